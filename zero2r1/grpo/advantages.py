@@ -1,0 +1,44 @@
+"""A_i: how much better an output is than its group (paper equation 3).
+
+Every variant is one function of the group's rewards and one entry of :data:`ADVANTAGES`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+
+def group_mean_std(rewards: Sequence[float], *, ddof: int = 0, epsilon: float = 1e-4) -> list[float]:
+    """(r_i - mean) / (std + epsilon). The paper does not state ddof; 0 divides the variance by G.
+
+    A group of equal rewards has advantage exactly 0: there is nothing to compare.
+
+    Raises:
+        ValueError: fewer than two rewards, or one that is not finite.
+    """
+    centred = group_mean(rewards)
+    std = math.sqrt(sum(value * value for value in centred) / (len(centred) - ddof))
+    return [value / (std + epsilon) for value in centred]
+
+
+def group_mean(rewards: Sequence[float], *, ddof: int = 0, epsilon: float = 0.0) -> list[float]:
+    """r_i - mean: without the division that gives the easiest and hardest questions the largest weight (Dr. GRPO).
+
+    ``ddof`` and ``epsilon`` have no meaning here; they keep one signature for all variants.
+
+    Raises:
+        ValueError: fewer than two rewards, or one that is not finite.
+    """
+    if len(rewards) < 2:
+        raise ValueError(f"a group needs at least 2 rewards to compare, got {len(rewards)}")
+    if not all(math.isfinite(reward) for reward in rewards):
+        raise ValueError(f"rewards must be finite, got {list(rewards)}")
+    if min(rewards) == max(rewards):
+        return [0.0] * len(rewards)  # their mean may differ from them by rounding, and std would blow that up
+    mean = math.fsum(rewards) / len(rewards)
+    return [reward - mean for reward in rewards]
+
+
+AdvantageFn = Callable[..., list[float]]
+ADVANTAGES: Mapping[str, AdvantageFn] = {"group_mean_std": group_mean_std, "group_mean": group_mean}

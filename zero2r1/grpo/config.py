@@ -1,0 +1,116 @@
+"""Settings of GRPO training: what the paper states, what it does not, and where ours come from.
+
+Defaults are the paper's R1-Zero (``--algorithm r1``); "not stated" marks what the paper leaves open. A step is one update of
+the policy (paper, figure 1): a rollout of ``prompts_per_rollout`` questions serves ``mini_batches`` steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from zero2r1.config import Settings
+
+
+class RolloutSettings(Settings):
+    """Sampling: 512 questions x 16 outputs = 8,192 outputs a rollout (paper, section 2.3)."""
+
+    prompts_per_rollout: int = Field(512, ge=1)
+    group_size: int = Field(16, ge=2)  # G; at least two outputs, or there is nothing to compare
+    temperature: float = Field(1.0, gt=0)  # 0 has no log-probabilities
+    max_new_tokens: int = Field(32_768, ge=1)
+    max_new_tokens_from_step: dict[int, int] = {8_200: 65_536}  # the cap changes at these steps
+    top_p: Literal[1.0] = 1.0  # anything else would make training off-policy; the sampler offers it for evaluation
+    token_budget: int = Field(65_536, ge=1)  # positions of all rows decoded at once: bounds the memory of the cache
+    max_rows: int = Field(256, ge=1)
+
+    def cap_at(self, step: int) -> int:
+        """The output cap of a rollout that starts at ``step``."""
+        return [self.max_new_tokens, *(cap for at, cap in sorted(self.max_new_tokens_from_step.items()) if at <= step)][-1]
+
+
+class GrpoSettings(Settings):
+    """The objective. Names are keys of ``ADVANTAGES``, ``AGGREGATIONS``, ``RATIOS`` and ``KL_ESTIMATORS``."""
+
+    advantage: str = "group_mean_std"
+    std_ddof: int = Field(0, ge=0, le=1)  # not stated; 0 divides the variance by G, 1 by G - 1
+    std_epsilon: float = Field(1e-4, ge=0)  # not stated
+    aggregation: str = "sequence_mean"
+    ratio: str = "token"  # equation 1 prints whole-sequence ratios; the token form is DeepSeekMath's and V3.2's
+    clip_low: float = Field(10.0, gt=0)  # eps = 10 for R1's first RL stage; not stated for R1-Zero
+    clip_high: float = Field(10.0, gt=0)
+    kl: str = "k3"
+    beta: float = Field(0.001, ge=0)
+    reference_reset_steps: int | None = Field(400, ge=1)  # the reference becomes the policy every so many steps
+    mini_batches: int = Field(16, ge=1)  # updates per rollout, cut by question
+    filter_zero_variance: bool = False  # drop groups of equal rewards from every sum (DAPO)
+    mask_truncated: bool = False  # not stated: truncated outputs count, with whatever reward they earned
+    old_logprobs: Literal["auto", "sampler", "recompute"] = "auto"  # auto: the sampler's, if its engine is exact
+
+
+class OptimizerSettings(Settings):
+    """AdamW; the paper states only the learning rate."""
+
+    learning_rate: float = Field(3e-6, gt=0)
+    betas: tuple[float, float] = (0.9, 0.95)  # not stated
+    weight_decay: float = Field(0.0, ge=0)  # not stated
+    warmup_steps: int = Field(10, ge=0)  # not stated
+    schedule: Literal["constant", "linear", "cosine"] = "constant"  # not stated
+    final_factor: float = Field(0.1, ge=0, le=1)  # where linear and cosine end, as a share of the learning rate
+    max_grad_norm: float = Field(1.0, gt=0)  # not stated
+
+
+class ComputeSettings(Settings):
+    """How the training pass is computed. None of it changes what is computed, beyond rounding."""
+
+    tokens_per_micro_batch: int = Field(16_384, ge=1)
+    dtype: Literal["float32", "bfloat16"] = "float32"  # of the computation; master weights stay float32
+    float32_logits: bool = True  # with bfloat16: the head still multiplies in float32
+    gradient_checkpointing: bool = False
+    skip_groups_without_signal: bool = True  # only where their gradient is exactly zero: equal rewards and beta 0
+
+
+class TrainSettings(Settings):
+    """Everything the GRPO trainer needs."""
+
+    steps: int = Field(10_400, ge=1)
+    seed: int = Field(0, ge=0)
+    rollout: RolloutSettings = RolloutSettings()
+    grpo: GrpoSettings = GrpoSettings()
+    optimizer: OptimizerSettings = OptimizerSettings()
+    compute: ComputeSettings = ComputeSettings()
+    evaluate_every: int | None = Field(100, ge=1)
+    checkpoint_every: int = Field(100, ge=1)
+    keep_checkpoints: int = Field(3, ge=1)
+    stop_after_dead_steps: int = Field(50, ge=1)  # steps in a row without any group that has unequal rewards
+    stop_after_nonfinite_steps: int = Field(3, ge=1)
+
+    @model_validator(mode="after")
+    def _arithmetic(self) -> TrainSettings:
+        questions, parts = self.rollout.prompts_per_rollout, self.grpo.mini_batches
+        if questions % parts:
+            raise ValueError(
+                f"{questions} questions cannot be cut into {parts} mini-batches of equal size. "
+                f"Set rollout.prompts_per_rollout to {parts * max(1, round(questions / parts))} or grpo.mini_batches to a divisor."
+            )
+        return self
+
+
+ALGORITHMS: Mapping[str, dict[str, Any]] = {
+    # The paper: the defaults above.
+    "r1": {},
+    # What later work recommends: no division by std, no length in the weights, clip-higher, no KL, groups without signal dropped.
+    "modern": {
+        "grpo": {
+            "advantage": "group_mean",
+            "aggregation": "constant",
+            "clip_low": 0.2,
+            "clip_high": 0.28,
+            "beta": 0.0,
+            "reference_reset_steps": None,
+            "filter_zero_variance": True,
+        }
+    },
+}

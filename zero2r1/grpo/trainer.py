@@ -1,0 +1,284 @@
+"""The loop of pure RL: sample groups, grade, advantages, cut by question, fix log-probabilities, update.
+
+    problems ─▶ sample groups ─▶ grade ─▶ advantages ─▶ cut by question ─▶ pack ─▶ fixed log-probs (old, ref)
+       ▲                                                                                    │
+       └──── engine.load_weights ◀── optimizer step ◀── backward ◀── grpo_loss (pure) ◀─────┘
+
+Checkpoints lie between rollouts, and every random choice is a function of the seed and its place in the run, so a run that
+was killed at any moment continues to the same bytes on a CPU.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from transformers import PreTrainedModel
+
+from zero2r1.checkpoint import load_latest, load_optimizer_tensors, optimizer_tensors, save_checkpoint
+from zero2r1.grpo.batches import ScoredGroup, cut_by_question, score_group, training_samples
+from zero2r1.grpo.config import TrainSettings
+from zero2r1.grpo.metrics import Description, rollout_metrics, rollout_rows
+from zero2r1.grpo.sampling import EncodePrompt, questions_of_rollout, sample_groups
+from zero2r1.grpo.update import FixedPack, UpdateStats, fix_logprobs, policy_update
+from zero2r1.rollout.engine import Engine, SamplingParams
+from zero2r1.seeds import derive_seed
+from zero2r1.training.optimizer import build_adamw, learning_rate_factor
+from zero2r1.types import Completion, Grader, Problem
+
+Describe = Callable[[Problem, Completion], Description]
+
+
+class RunRecord(Protocol):
+    """What the trainer writes; :class:`zero2r1.run_dir.RunDir` is one."""
+
+    def append_metrics(self, row: Mapping[str, Any]) -> None: ...
+    def append_event(self, event: str, **details: Any) -> None: ...
+    def write_rollouts(self, step: int, rows: Sequence[Mapping[str, Any]]) -> None: ...
+    def truncate_after(self, step: int) -> None: ...
+
+
+class Outcome(Enum):
+    """Why training ended."""
+
+    DONE = "done"
+    STOPPED = "stopped"
+
+
+class TrainingHalted(ValueError):
+    """A guard stopped the run; the last checkpoint is intact."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Environment:
+    """What training needs besides the policy: where problems come from and how outputs are judged and described."""
+
+    problems: Sequence[Problem]
+    encode: EncodePrompt
+    grader: Grader
+    stop_token_ids: tuple[int, ...]
+    describe: Describe = lambda problem, completion: {}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hooks:
+    """Where others look in. None of them can change what is computed."""
+
+    evaluate: Callable[[int], None] | None = None
+    """Called with the step, every ``evaluate_every`` steps."""
+    on_step: Callable[[Mapping[str, Any]], None] = lambda row: None
+    should_stop: Callable[[], bool] = lambda: False
+    """Polled between rollouts; true saves a checkpoint and returns."""
+
+
+class GrpoTrainer:
+    """Trains ``policy`` in place.
+
+    Args:
+        policy: prepared by ``use_packed_attention``; in float32, whatever the compute dtype.
+        engine: samples from the policy's own parameters.
+        checkpoints: folder of checkpoints; training resumes from the newest complete one in it.
+        save_model: writes the policy as a folder that `transformers` loads.
+    """
+
+    def __init__(
+        self,
+        policy: PreTrainedModel,
+        engine: Engine,
+        environment: Environment,
+        settings: TrainSettings,
+        *,
+        run: RunRecord,
+        checkpoints: Path,
+        save_model: Callable[[Path], None],
+        hooks: Hooks | None = None,
+    ) -> None:
+        self._policy, self._engine, self._environment, self._settings = policy, engine, environment, settings
+        self._run, self._checkpoints, self._save_model, self._hooks = run, checkpoints, save_model, hooks or Hooks()
+        if settings.compute.gradient_checkpointing:
+            policy.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            policy.train()  # transformers checkpoints in training mode only; dropout is off in either mode
+        else:
+            policy.eval()
+        self._reference = copy.deepcopy(policy).requires_grad_(False).eval() if settings.grpo.beta > 0 else None
+        choice = settings.grpo.old_logprobs
+        if choice == "sampler" and not engine.exact:
+            raise ValueError("grpo.old_logprobs is 'sampler', but this engine is not exact. Set grpo.old_logprobs: recompute")
+        self._recompute_old = choice == "recompute" or not engine.exact
+        opt = settings.optimizer
+        self._optimizer = build_adamw(policy, learning_rate=opt.learning_rate, betas=opt.betas, weight_decay=opt.weight_decay)
+        self.step = 0
+        self._dead_steps = self._nonfinite_steps = 0
+
+    def train(self) -> Outcome:
+        """Run to ``settings.steps``, or until asked to stop. Resumes by itself.
+
+        Raises:
+            TrainingHalted: no group had unequal rewards, or nothing was finite, for too many steps in a row.
+        """
+        self._resume()
+        self._engine.load_weights(None, self.step)
+        while self.step < self._settings.steps:
+            before = self.step
+            self._one_rollout()
+            self._engine.load_weights(None, self.step)
+            stop = self._hooks.should_stop()
+            if stop or self.step >= self._settings.steps or self._crossed(before, self._settings.checkpoint_every):
+                self._save()
+            if self._hooks.evaluate and self._crossed(before, self._settings.evaluate_every) and not stop:
+                self._hooks.evaluate(self.step)
+            if stop:
+                return Outcome.STOPPED
+        return Outcome.DONE
+
+    def _crossed(self, before: int, every: int | None) -> bool:
+        return every is not None and self.step // every > before // every
+
+    def _one_rollout(self) -> None:
+        """Sample once, then update once per mini-batch."""
+        settings, environment = self._settings, self._environment
+        began = time.monotonic()
+        number = self.step // settings.grpo.mini_batches
+        problems = questions_of_rollout(
+            environment.problems, number, settings.rollout.prompts_per_rollout, seed=settings.seed
+        )
+        cap = settings.rollout.cap_at(self.step)
+        groups, grading = sample_groups(
+            self._engine,
+            problems,
+            environment.encode,
+            environment.grader,
+            params=SamplingParams(
+                max_new_tokens=cap, stop_token_ids=environment.stop_token_ids, temperature=settings.rollout.temperature
+            ),
+            group_size=settings.rollout.group_size,
+            seed=derive_seed(settings.seed, "rollout", number),
+        )
+        generating = time.monotonic() - began - grading
+        scored = [score_group(group, settings.grpo) for group in groups]
+        parts = cut_by_question(scored, settings.grpo.mini_batches, seed=derive_seed(settings.seed, "cut", number))
+        fixed = [self._fix(part, cap) for part in parts]
+        timings = {"generate": generating, "reward": grading, "score": time.monotonic() - began - generating - grading}
+        for part, packs in zip(parts, fixed, strict=True):
+            self._one_update(part, packs, {name: seconds / len(parts) for name, seconds in timings.items()})
+
+    def _fix(self, groups: Sequence[ScoredGroup], cap: int) -> list[FixedPack]:
+        settings = self._settings
+        skip = settings.compute.skip_groups_without_signal
+        return fix_logprobs(
+            training_samples(groups, settings.grpo, cap=cap, skip_without_signal=skip),
+            self._policy,
+            self._reference,
+            temperature=settings.rollout.temperature,
+            recompute_old=self._recompute_old,
+            settings=settings.compute,
+        )
+
+    def _one_update(self, groups: Sequence[ScoredGroup], packs: Sequence[FixedPack], timings: dict[str, float]) -> None:
+        settings = self._settings
+        opt = settings.optimizer
+        began = time.monotonic()
+        factor = learning_rate_factor(
+            self.step, total=settings.steps, warmup=opt.warmup_steps, schedule=opt.schedule, final=opt.final_factor
+        )
+        for group in self._optimizer.param_groups:
+            group["lr"] = opt.learning_rate * factor
+        stats = policy_update(
+            self._policy,
+            [self._optimizer],
+            packs,
+            temperature=settings.rollout.temperature,
+            max_grad_norm=opt.max_grad_norm,
+            grpo=settings.grpo,
+            compute=settings.compute,
+        )
+        self.step += 1
+        reset = settings.grpo.reference_reset_steps
+        if self._reference is not None and reset is not None and self.step % reset == 0:
+            self._reference.load_state_dict(self._policy.state_dict())
+        self._report(groups, stats, opt.learning_rate * factor, {**timings, "train": time.monotonic() - began})
+        self._guard(groups, stats)
+
+    def _report(
+        self, groups: Sequence[ScoredGroup], stats: UpdateStats, learning_rate: float, timings: Mapping[str, float]
+    ) -> None:
+        described = [
+            [self._environment.describe(scored.group.problem, rollout.completion) for rollout in scored.group.rollouts]
+            for scored in groups
+        ]
+        metrics = rollout_metrics(groups, described)
+        seconds = sum(timings.values())
+        row: dict[str, Any] = {
+            "step": self.step,
+            "loss": stats.loss,
+            "grad_norm": stats.grad_norm,
+            "learning_rate": learning_rate,
+            "update_applied": stats.applied,
+            **metrics,
+            **stats.figures,
+            "step_time": seconds,
+            "tokens_per_s": metrics["num_tokens"] / max(seconds, 1e-9),
+            **{f"timing_s/{name}": value for name, value in timings.items()},
+        }
+        self._run.append_metrics(row)
+        self._run.write_rollouts(self.step, rollout_rows(self.step, groups, described))
+        self._hooks.on_step(row)
+
+    def _guard(self, groups: Sequence[ScoredGroup], stats: UpdateStats) -> None:
+        settings = self._settings
+        self._dead_steps = 0 if any(scored.has_signal for scored in groups) else self._dead_steps + 1
+        self._nonfinite_steps = 0 if stats.applied else self._nonfinite_steps + 1
+        if self._nonfinite_steps >= settings.stop_after_nonfinite_steps:
+            raise TrainingHalted(
+                f"E501 diverged: loss {stats.loss} or gradient norm {stats.grad_norm} was not finite for {self._nonfinite_steps} "
+                f"steps in a row, up to step {self.step}. The weights were not touched by them. Lower the learning rate, now "
+                f"{settings.optimizer.learning_rate}: --optimizer.learning_rate {settings.optimizer.learning_rate / 4:g}"
+            )
+        if self._dead_steps >= settings.stop_after_dead_steps:
+            raise TrainingHalted(
+                f"W310 signal: for {self._dead_steps} steps in a row every group had equal rewards, so there is nothing to learn from. "
+                f"Most often the answer is not found in the text: look at some outputs with  zero2r1 show RUN --step {self.step}. "
+                "Otherwise the questions are too hard or too easy for this model, or rollout.group_size is too small."
+            )
+
+    def _save(self) -> None:
+        tensors, optimizer_state = optimizer_tensors(self._optimizer, self._policy)
+        if self._reference is not None:
+            tensors |= {f"reference/{name}": tensor for name, tensor in self._reference.state_dict().items()}
+        state = {
+            "step": self.step,
+            "optimizer": optimizer_state,
+            "dead_steps": self._dead_steps,
+            "nonfinite_steps": self._nonfinite_steps,
+        }
+        save_checkpoint(
+            self._checkpoints,
+            self.step,
+            write_model=self._save_model,
+            tensors=tensors,
+            state=state,
+            keep_last=self._settings.keep_checkpoints,
+        )
+        self._run.append_event("checkpoint", step=self.step)
+
+    def _resume(self) -> None:
+        found = load_latest(self._checkpoints)
+        if found is None:
+            self._run.truncate_after(0)
+            return
+        tensors = found.tensors()
+        self._policy.load_state_dict(found.model_tensors(), strict=False)
+        reference = {name.removeprefix("reference/"): t for name, t in tensors.items() if name.startswith("reference/")}
+        if self._reference is not None:
+            self._reference.load_state_dict(reference)
+        load_optimizer_tensors(self._optimizer, self._policy, tensors, found.state["optimizer"])
+        self.step = found.state["step"]
+        self._dead_steps, self._nonfinite_steps = found.state["dead_steps"], found.state["nonfinite_steps"]
+        self._run.truncate_after(self.step)
+        self._run.append_event("resumed", step=self.step)

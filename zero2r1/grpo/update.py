@@ -1,0 +1,153 @@
+"""One update of the policy from one mini-batch: fixed log-probabilities, then loss, backward and step.
+
+Shapes: T completion tokens of one pack.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from zero2r1.grpo.config import ComputeSettings, GrpoSettings
+from zero2r1.grpo.loss import GrpoLoss, grpo_loss
+from zero2r1.training.logprobs import completion_logprobs
+from zero2r1.training.packing import PackedBatch, pack, split_into_packs
+from zero2r1.types import TrainingSample
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FixedPack:
+    """A pack with the log-probabilities that stay fixed while the policy moves."""
+
+    batch: PackedBatch
+    old_logprobs: Tensor  # [T]
+    ref_logprobs: Tensor | None  # [T]
+
+
+def autocast(settings: ComputeSettings, device: torch.device) -> AbstractContextManager[None]:
+    """The context of a training or scoring forward pass: bfloat16 products over float32 weights, or nothing."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=settings.dtype == "bfloat16")
+
+
+def fix_logprobs(
+    samples: Sequence[TrainingSample],
+    policy: PreTrainedModel,
+    reference: PreTrainedModel | None,
+    *,
+    temperature: float,
+    recompute_old: bool,
+    settings: ComputeSettings,
+) -> list[FixedPack]:
+    """Pack a mini-batch and compute pi_old and pi_ref of its tokens, before any update of this rollout."""
+    device = next(policy.parameters()).device
+    packs: list[FixedPack] = []
+    for part in split_into_packs(samples, settings.tokens_per_micro_batch):
+        batch = pack(part, device=device)
+
+        def score(model: PreTrainedModel, batch: PackedBatch = batch) -> Tensor:
+            with torch.no_grad(), autocast(settings, device):
+                return completion_logprobs(model, batch, temperature=temperature, float32_logits=settings.float32_logits)[0]
+
+        old = score(policy) if recompute_old else batch.sampler_logprobs
+        packs.append(FixedPack(batch=batch, old_logprobs=old, ref_logprobs=None if reference is None else score(reference)))
+    return packs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpdateStats:
+    """What one update did. Per-token figures are means over the tokens it trained on."""
+
+    loss: float
+    grad_norm: float
+    applied: bool
+    """False: something was not finite and the weights were left as they are."""
+    figures: dict[str, float]
+
+
+def policy_update(
+    policy: PreTrainedModel,
+    optimizers: Sequence[torch.optim.Optimizer],
+    packs: Sequence[FixedPack],
+    *,
+    temperature: float,
+    max_grad_norm: float,
+    grpo: GrpoSettings,
+    compute: ComputeSettings,
+) -> UpdateStats:
+    """Accumulate the gradient over the packs, clip its norm and step; leave everything untouched if it is not finite."""
+    parameters = [p for p in policy.parameters() if p.requires_grad]
+    device = parameters[0].device
+    for optimizer in optimizers:
+        optimizer.zero_grad(set_to_none=True)
+    total = 0.0
+    tally = _Tally()
+    for fixed in packs:
+        batch = fixed.batch
+        with autocast(compute, device):
+            logprobs, entropy = completion_logprobs(
+                policy, batch, temperature=temperature, with_entropy=True, float32_logits=compute.float32_logits
+            )
+        result = grpo_loss(
+            logprobs,
+            fixed.old_logprobs,
+            batch.advantages,
+            batch.weights,
+            batch.segment_ids,
+            ref_logprobs=fixed.ref_logprobs,
+            beta=grpo.beta,
+            clip_low=grpo.clip_low,
+            clip_high=grpo.clip_high,
+            ratio=grpo.ratio,
+            kl=grpo.kl,
+        )
+        result.loss.backward()
+        total += result.loss.item()
+        assert entropy is not None
+        tally.add(result, batch, logprobs.detach(), entropy)
+    grad_norm = float(torch.nn.utils.clip_grad_norm_(parameters, max_grad_norm)) if packs else 0.0
+    finite = math.isfinite(total) and math.isfinite(grad_norm)
+    if finite and packs:
+        for optimizer in optimizers:
+            optimizer.step()
+    for optimizer in optimizers:
+        optimizer.zero_grad(set_to_none=True)
+    return UpdateStats(loss=total, grad_norm=grad_norm, applied=finite, figures=tally.means())
+
+
+class _Tally:
+    """Token means over all packs of an update, under TRL's names."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, float] = {}
+        self._tokens = 0
+        self._largest_gap = 0.0
+
+    def add(self, result: GrpoLoss, batch: PackedBatch, logprobs: Tensor, entropy: Tensor) -> None:
+        trained = batch.weights != 0
+        gap = (logprobs - batch.sampler_logprobs).abs()[trained]
+        for name, values in (
+            ("entropy", entropy),
+            ("kl", result.kl),
+            ("policy_kl", result.policy_kl),
+            ("clip_ratio/low_mean", result.clipped_low),
+            ("clip_ratio/high_mean", result.clipped_high),
+            ("clip_ratio/region_mean", result.clipped_low | result.clipped_high),
+            ("sampling/importance_sampling_ratio/mean", result.ratio),
+        ):
+            self._sums[name] = self._sums.get(name, 0.0) + values[trained].double().sum().item()
+        name = "sampling/sampling_logp_difference/mean"
+        self._sums[name] = self._sums.get(name, 0.0) + gap.double().sum().item()
+        self._tokens += int(trained.sum())
+        self._largest_gap = max(self._largest_gap, gap.max().item() if gap.numel() else 0.0)
+
+    def means(self) -> dict[str, float]:
+        if not self._tokens:
+            return {}
+        means = {name: value / self._tokens for name, value in self._sums.items()}
+        return {**means, "sampling/sampling_logp_difference/max": self._largest_gap}

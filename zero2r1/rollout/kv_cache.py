@@ -1,0 +1,97 @@
+"""Keys and values of the rows being sampled, in one preallocated block, and the attention that reads them.
+
+Shapes: R rows, H heads, H_kv key-value heads, S positions, D head size, L layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from zero2r1.models.attention import PackedAttention
+
+
+class KVCache:
+    """Rows 0 to n-1 are active; a finished row is overwritten by the last one, so no gap is ever computed."""
+
+    def __init__(self, model: PreTrainedModel, *, rows: int, positions: int) -> None:
+        config = model.config
+        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+        width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        shape = (config.num_hidden_layers, rows, heads, positions, width)
+        # Zeros, not empty: attention multiplies what it masks by 0, and 0 times a stray NaN is NaN.
+        parameter = next(model.parameters())
+        self.keys = torch.zeros(shape, dtype=parameter.dtype, device=parameter.device)
+        self.values = torch.zeros_like(self.keys)
+
+    @property
+    def rows(self) -> int:
+        return self.keys.shape[1]
+
+    @property
+    def positions(self) -> int:
+        return self.keys.shape[3]
+
+    def fill(self, row: int, keys: Tensor, values: Tensor) -> None:
+        """Start a row with the keys and values [L, H_kv, P, D] of its prompt."""
+        self.keys[:, row, :, : keys.shape[2]] = keys
+        self.values[:, row, :, : keys.shape[2]] = values
+
+    def move(self, source: Sequence[int], target: Sequence[int], used: int) -> None:
+        """Copy the first ``used`` positions of rows ``source`` over rows ``target``."""
+        if source:
+            for block in (self.keys, self.values):
+                block[:, list(target), :, :used] = block[:, list(source), :, :used]
+
+
+class DecodeAttention:
+    """One new token a row: append its key and value, then attend to all of the row. An ``AttentionLayout``."""
+
+    def __init__(self, cache: KVCache, lengths: Tensor) -> None:
+        """lengths [R]: tokens already in each row; the new one goes there."""
+        self._cache = cache
+        self._lengths = lengths
+        self._rows = torch.arange(len(lengths), device=lengths.device)
+        self._used = int(lengths.max()) + 1
+        hidden = torch.arange(self._used, device=lengths.device) > lengths[:, None]
+        self._mask = torch.zeros(hidden.shape, dtype=cache.keys.dtype, device=lengths.device)
+        self._mask.masked_fill_(hidden, float("-inf"))
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+        """query [R, H, D], key and value [R, H_kv, D] -> [R, H, D]."""
+        keys, values = self._cache.keys[layer], self._cache.values[layer]
+        keys[self._rows, :, self._lengths] = key.to(keys.dtype)
+        values[self._rows, :, self._lengths] = value.to(values.dtype)
+        count, kv_heads = len(self._rows), key.shape[1]
+        share = query.shape[1] // kv_heads
+        # Batched products over (row, kv head), the query heads that share a kv head side by side.
+        q = query.to(keys.dtype).reshape(count * kv_heads, share, -1)
+        k = keys[:count, :, : self._used].flatten(0, 1)
+        v = values[:count, :, : self._used].flatten(0, 1)
+        mask = self._mask[:, None].expand(-1, kv_heads, -1).reshape(count * kv_heads, 1, -1)
+        scores = torch.baddbmm(mask.expand(-1, share, -1), q, k.transpose(1, 2), alpha=scale)
+        return torch.bmm(scores.softmax(-1), v).view_as(query).to(query.dtype)
+
+
+class PrefillAttention:
+    """Attention over packed prompts that keeps their keys and values. An ``AttentionLayout``."""
+
+    def __init__(self, prompt_lengths: Sequence[int], device: torch.device) -> None:
+        self._lengths = list(prompt_lengths)
+        self._packed = PackedAttention(prompt_lengths, (), (), device=device)
+        self._keys: list[Tensor] = []
+        self._values: list[Tensor] = []
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+        """query [T, H, D], key and value [T, H_kv, D] -> [T, H, D]."""
+        self._keys.append(key)
+        self._values.append(value)
+        return self._packed.attend(layer, query, key, value, scale)
+
+    def per_prompt(self) -> list[tuple[Tensor, Tensor]]:
+        """Keys and values [L, H_kv, P, D] of each prompt, after the forward pass."""
+        keys, values = (torch.stack(x).transpose(1, 2).split(self._lengths, dim=2) for x in (self._keys, self._values))
+        return list(zip(keys, values, strict=True))

@@ -1,0 +1,114 @@
+"""log pi(o_t | q, o_<t) of packed completions, without ever holding [T, V] logits.
+
+The head runs over chunks of tokens; the backward pass runs them again. Memory is one chunk times the vocabulary.
+Temperature divides the logits before the softmax, as in the sampler, so that both see the same distribution.
+
+Shapes: C completion tokens, D width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from zero2r1.models.attention import backbone_forward
+from zero2r1.training.packing import PackedBatch
+
+CHUNK_BYTES = 64 * 2**20
+"""Logits held at once; the chunk is this many bytes of float32 over the vocabulary."""
+
+
+def completion_logprobs(
+    model: PreTrainedModel, batch: PackedBatch, *, temperature: float = 1.0, with_entropy: bool = False, float32_logits: bool = False
+) -> tuple[Tensor, Tensor | None]:
+    """Log-probability [C] of every completion token, and the entropy [C] of the distribution it was drawn from.
+
+    Args:
+        temperature: of the sampler, > 0.
+        with_entropy: the entropy costs one more pass over the logits; it carries no gradient.
+        float32_logits: compute the head in float32 even when the rest runs in bfloat16.
+    """
+    hidden = backbone_forward(model, batch.input_ids, batch.position_ids, batch.layout).index_select(0, batch.source)
+    head = model.get_output_embeddings()
+    dtype = torch.float32 if float32_logits else None
+    return chunked_logprobs(hidden, head.weight, batch.targets, temperature=temperature, with_entropy=with_entropy, head_dtype=dtype)
+
+
+def chunked_logprobs(
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    *,
+    temperature: float = 1.0,
+    with_entropy: bool = False,
+    head_dtype: torch.dtype | None = None,
+    chunk: int | None = None,
+) -> tuple[Tensor, Tensor | None]:
+    """hidden [C, D], head weight [V, D], targets [C] -> log-probabilities [C], entropies [C] or None.
+
+    ``head_dtype`` is the type the head multiplies in; ``None`` keeps autocast's choice, or the type of ``hidden``.
+    ``chunk`` tokens at a time, from :data:`CHUNK_BYTES` if not given.
+    """
+    if temperature <= 0:
+        raise ValueError(f"temperature must be > 0 to have log-probabilities, got {temperature}")
+    if head_dtype is None:
+        kind = hidden.device.type
+        head_dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
+    rows = chunk or max(1, CHUNK_BYTES // (4 * weight.shape[0]))
+    logprobs, entropies = _ChunkedLogprobs.apply(hidden, weight, targets, temperature, with_entropy, head_dtype, rows)
+    return logprobs, entropies if with_entropy else None
+
+
+def _scaled_logits(hidden: Tensor, weight: Tensor, temperature: float) -> Tensor:
+    logits = F.linear(hidden, weight)
+    if logits.dtype != torch.float64:
+        logits = logits.float()
+    return logits if temperature == 1.0 else logits / temperature
+
+
+class _ChunkedLogprobs(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, temperature: float, with_entropy: bool, dtype: torch.dtype, rows: int
+    ) -> tuple[Tensor, Tensor]:
+        outputs: list[Tensor] = []
+        entropies: list[Tensor] = []
+        normalisers: list[Tensor] = []
+        with torch.autocast(hidden.device.type, enabled=False):
+            head = weight.to(dtype)
+            for hidden_chunk, target_chunk in zip(hidden.split(rows), targets.split(rows), strict=True):
+                logits = _scaled_logits(hidden_chunk.to(dtype), head, temperature)
+                log_normaliser = logits.logsumexp(-1)
+                normalisers.append(log_normaliser)
+                outputs.append(logits.gather(-1, target_chunk[:, None])[:, 0] - log_normaliser)
+                if with_entropy:
+                    entropies.append(log_normaliser - ((logits - log_normaliser[:, None]).exp() * logits).sum(-1))
+        logprobs = torch.cat(outputs)
+        entropy = torch.cat(entropies) if with_entropy else logprobs.new_empty(0)
+        ctx.save_for_backward(hidden, weight, targets, torch.cat(normalisers))
+        ctx.temperature, ctx.dtype, ctx.rows = temperature, dtype, rows
+        ctx.mark_non_differentiable(entropy)
+        return logprobs, entropy
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        hidden, weight, targets, normalisers = ctx.saved_tensors
+        head = weight.to(ctx.dtype)
+        grad_hidden = torch.empty_like(hidden)
+        grad_weight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
+        for first in range(0, hidden.shape[0], ctx.rows):
+            chunk = slice(first, first + ctx.rows)
+            rows = hidden[chunk].to(ctx.dtype)
+            logits = _scaled_logits(rows, head, ctx.temperature)
+            # d log p(target) / d logits = onehot(target) - p
+            grad_logits = (logits - normalisers[chunk, None]).exp_().mul_(-grad[chunk, None])
+            grad_logits.scatter_add_(-1, targets[chunk, None], grad[chunk, None])
+            grad_logits = grad_logits.div_(ctx.temperature).to(ctx.dtype)
+            grad_hidden[chunk] = (grad_logits @ head).to(hidden.dtype)
+            if grad_weight is not None:
+                grad_weight.addmm_(grad_logits.t().to(weight.dtype), rows.to(weight.dtype))
+        return grad_hidden, grad_weight, None, None, None, None, None

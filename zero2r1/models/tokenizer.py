@@ -1,0 +1,72 @@
+"""A word-level tokenizer for closed worlds, and encoding in which user text can never become a special token."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+
+from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+UNKNOWN, PAD, EOS, TURN_START, TURN_END = "<unk>", "<pad>", "<eos>", "<|im_start|>", "<|im_end|>"
+
+
+def word_tokenizer(words: Sequence[str], tags: Sequence[str]) -> PreTrainedTokenizerFast:
+    """One token per word, split at white space.
+
+    Args:
+        words: the vocabulary, in the order of its ids.
+        tags: single tokens that decoding keeps and that only added-token matching can produce: the words of a user never
+            contain them, so a question cannot smuggle one in (see :class:`TextEncoder`).
+    """
+    clash = set(words) & {UNKNOWN, PAD, EOS, TURN_START, TURN_END, *tags}
+    if clash:
+        raise ValueError(f"these words are reserved for special tokens: {sorted(clash)}")
+    core = Tokenizer(models.WordLevel({word: i for i, word in enumerate([UNKNOWN, *words])}, unk_token=UNKNOWN))
+    core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=core, unk_token=UNKNOWN, pad_token=PAD, eos_token=EOS, clean_up_tokenization_spaces=False
+    )
+    tokenizer.add_special_tokens({"additional_special_tokens": [TURN_START, TURN_END]})
+    tokenizer.add_tokens([AddedToken(tag, special=False, normalized=False, single_word=False) for tag in tags])
+    tokenizer.chat_template = files("zero2r1.models").joinpath("chat_template.jinja").read_text(encoding="utf-8")
+    return tokenizer
+
+
+def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerFast:
+    """The tokenizer of a Hugging Face folder or model name."""
+    tokenizer: PreTrainedTokenizerFast = AutoTokenizer.from_pretrained(folder)
+    return tokenizer
+
+
+class TextEncoder:
+    """Turns template text and user text into ids: special tokens exist in the template only.
+
+    User text is encoded by a copy of the tokenizer that knows no added token, so ``</think>`` typed by a user becomes
+    ordinary pieces of text. The parts are encoded one by one and joined.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
+        self._template = tokenizer
+        plain = json.loads(tokenizer.backend_tokenizer.to_str())
+        plain["added_tokens"] = []
+        plain["post_processor"] = None  # it may add special tokens of its own
+        self._plain = Tokenizer.from_str(json.dumps(plain))
+        self._special = set(tokenizer.all_special_ids) | set(tokenizer.added_tokens_decoder)
+
+    def encode(self, before: str, user: str, after: str) -> tuple[int, ...]:
+        """Ids of a rendered prompt given as template text, user text, template text.
+
+        Raises:
+            ValueError: the tokenizer maps user text to a special token although it was told not to.
+        """
+        ids = self._plain.encode(user, add_special_tokens=False).ids
+        smuggled = [i for i in ids if i in self._special and i != self._template.unk_token_id]
+        if smuggled:
+            raise ValueError(f"user text would become special tokens {smuggled}: {user[:200]!r}")
+        return (*self._template_ids(before), *ids, *self._template_ids(after))
+
+    def _template_ids(self, text: str) -> list[int]:
+        return list(self._template.encode(text, add_special_tokens=False)) if text else []

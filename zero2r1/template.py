@@ -1,0 +1,113 @@
+"""Prompt templates of R1-Zero and the parser of what comes back (paper section 2.2.3, Table 1).
+
+The template imposes structure only: it must not ask for reflection or name a strategy, or what the policy does by itself
+could not be told from what it was told.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+TEMPLATES: Mapping[str, str] = {
+    "zero": (
+        "The following is a conversation between User and Assistant. User asks a question and Assistant solves it. Assistant "
+        "first works out the reasoning in mind and only then gives the answer. The reasoning stands inside <think> </think> "
+        "tags and the answer inside <answer> </answer> tags, like this: <think> the reasoning </think> <answer> the answer "
+        "</answer>. User: {question}. Assistant:"
+    ),
+    "question_answer": "Question: {question}\nAnswer:",
+    "plain": "{question}",
+}
+"""Named templates with one ``{question}`` hole; a world of its own may bring its own text."""
+
+HOLE = "{question}"
+_TAG = re.compile(r"</?(?:think|answer)>")
+
+
+def render(template: str, question: str) -> tuple[str, str, str]:
+    """Text before the question, the question, text after it: three parts, so that only template text can hold tags.
+
+    A question that ends in ``.``, ``?`` or ``!`` gets no second stop from the template.
+
+    Raises:
+        ValueError: the template does not have exactly one ``{question}``.
+    """
+    if template.count(HOLE) != 1:
+        raise ValueError(f"a template needs exactly one {HOLE}, this one has {template.count(HOLE)}: {template[:80]!r}")
+    before, after = template.split(HOLE)
+    question = question.strip()
+    if after.startswith(".") and question.endswith((".", "?", "!")):
+        after = after[1:]
+    return before, question, after
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParsedResponse:
+    """A response taken apart. ``strict`` means ``problems`` is empty: Table 1's layout and nothing else.
+
+    Example: ``"<think> 3 + 4 = 7 </think> <answer> 7 </answer>"`` has thinking ``"3 + 4 = 7"``, answer ``"7"`` and no problem.
+    """
+
+    thinking: str | None
+    answer: str | None
+    summary: str
+    """Everything after the thinking block: what a reader is shown."""
+    problems: tuple[str, ...]
+
+    @property
+    def strict(self) -> bool:
+        return not self.problems
+
+    @property
+    def thinks(self) -> bool:
+        """Exactly one closed, non-empty thinking block at the start: the rule for chat models."""
+        return self.thinking is not None and not any("think" in problem for problem in self.problems)
+
+
+def parse_response(text: str, *, think_open: bool = False) -> ParsedResponse:
+    """Take a response apart by the positions of its tags. Never raises.
+
+    Args:
+        think_open: the prompt already ended with ``<think>``, so the response starts inside the block.
+
+    The layout wanted is one non-empty ``<think>`` block, then one non-empty ``<answer>`` block, and only white space
+    around them. With several answer blocks the last one counts as the answer, but the layout is not strict.
+    """
+    if think_open:
+        text = "<think>" + text
+    tags = [(match.group(), match.start(), match.end()) for match in _TAG.finditer(text)]
+    problems: list[str] = []
+    thinking, end_of_thinking = _block(text, tags, "think", problems)
+    summary = text[end_of_thinking:].strip() if end_of_thinking is not None else text.strip()
+    answer, end_of_answer = _block(text, tags, "answer", problems, after=end_of_thinking or 0)
+    order = [tag for tag, _, _ in tags]
+    if not problems and order != ["<think>", "</think>", "<answer>", "</answer>"]:
+        problems.append(f"tags in the wrong order: {' '.join(order)}")
+    if not problems:
+        outside = text[: tags[0][1]] + text[tags[1][2] : tags[2][1]] + text[tags[3][2] :]
+        if outside.strip():
+            problems.append(f"text outside the think and answer blocks: {outside.strip()[:40]!r}")
+    del end_of_answer
+    return ParsedResponse(thinking=thinking, answer=answer, summary=summary, problems=tuple(problems))
+
+
+def _block(
+    text: str, tags: list[tuple[str, int, int]], name: str, problems: list[str], *, after: int = 0
+) -> tuple[str | None, int | None]:
+    """The content of the last closed block of this name that starts at or behind ``after``, and where it ends."""
+    opened = [end for tag, _, end in tags if tag == f"<{name}>"]
+    closed = [start for tag, start, _ in tags if tag == f"</{name}>"]
+    if len(opened) != 1 or len(closed) != 1:
+        problems.append(f"{len(opened)} opening and {len(closed)} closing {name} tags instead of one each")
+    pairs = [(start, end) for start in opened for end in closed if after <= start <= end]
+    if not pairs:
+        if len(opened) == 1 and len(closed) == 1:
+            problems.append(f"the {name} block is closed before it opens, or stands in the wrong place")
+        return None, None
+    start, end = max(pairs, key=lambda pair: (pair[0], -pair[1]))
+    content = text[start:end].strip()
+    if not content:
+        problems.append(f"the {name} block is empty")
+    return content, end + len(f"</{name}>")

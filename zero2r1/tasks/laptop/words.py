@@ -1,109 +1,95 @@
-"""Every word of the laptop world, in both languages, and what can be counted about a text by its words.
+"""The closed vocabulary of the laptop world: numbers, operators, letters, and the words of two languages.
 
-A text is words with single spaces between them, so ``text.split()`` is its tokens. Numbers, operators, letters, code
-and tags belong to no language.
+``PHRASES`` gives every phrase of the world in both languages, so a question, a thought or a single sentence of it can be
+written in either. Numbers are one token each: a model of 0.8 M parameters can learn their arithmetic in minutes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import MappingProxyType
 
 LANGUAGES = ("en", "ko")
 TAGS = ("<think>", "</think>", "<answer>", "</answer>")
-NEGATIVE = "neg"
-"""Written for every result below zero; a value like a number, so it is of no language."""
+NUMBERS = tuple(str(n) for n in range(100))
+OPERATORS = ("+", "-", "*", "=", ":", ";", ",", ".", "?")
+LETTERS = ("a", "b", "x", "p", "q", "r", "s", "t", "u", "v", "w")
+LAYOUT_WORDS = ("Q", "A", "User", "Assistant")
 
-PHRASES: Mapping[str, Mapping[str, str]] = MappingProxyType(
-    {
-        "en": {
-            "first": "first",
-            "then": "then",
-            "answer": "so the answer is",
-            "guess": "i think it is",
-            "is": "",
-            "wait": "wait",
-            "recheck": "let me check again",
-            "right": "that is right",
-            "yes": "yes",
-            "no": "no",
-            "try": "try",
-            "opening": "okay , i need to find it",
-            "summary": "in short , it is",
-        },
-        "ko": {
-            "first": "먼저",
-            "then": "다음",
-            "answer": "따라서 답 은",
-            "guess": "제 생각 에는",
-            "is": " 입니다",
-            "wait": "잠깐",
-            "recheck": "다시 확인 하겠습니다",
-            "right": "맞습니다",
-            "yes": "네",
-            "no": "아니요",
-            "try": "시도",
-            "opening": "좋아 , 답 을 찾아야 합니다",
-            "summary": "요약 하면",
-        },
-    }
+ZERO_TEMPLATE = (
+    "the assistant first thinks in <think> </think> and then answers in <answer> </answer> . "
+    "User : {question} . Assistant :"
 )
-"""Sentences of a solution are written once with these names in braces and then put into a language."""
+"""R1-Zero's prompt in the words of this world: structure only, nothing about how to think."""
+WEB_TEMPLATE = "Q : {question} . A :"
+"""How questions stand in the pretraining text: the layout that suits the base model best."""
 
-NAMES = {"en": ("mina", "tom", "sara", "jun", "lily", "ben"), "ko": ("미나", "민수", "지수", "준호", "하나", "유리")}
-OBJECTS = {"en": ("books", "apples", "coins", "cards", "cups", "pens"), "ko": ("책", "사과", "동전", "카드", "컵", "펜")}
-GAINS = {"en": ("gets", "finds", "buys"), "ko": ("받고", "찾고", "사고")}
-LOSSES = {"en": ("gives", "loses", "sells"), "ko": ("주고", "잃고", "팔고")}
-
-_QUESTION_WORDS = {
-    "en": "compute has how many now run this code count in find two numbers with sum solve",
-    "ko": "다음 을 계산 하세요 는 개 로 시작 하여 나서 지금 몇 입니까 이 코드 를 실행 에서 세세요 합 인 두 수 찾으세요 방정식 푸세요",
+PHRASES: Mapping[str, Mapping[str, str]] = {
+    "compute": {"en": "compute", "ko": "계산 하라"},
+    "has": {"en": "has", "ko": "에게"},
+    "gets": {"en": "gets", "ko": "받음"},
+    "gives": {"en": "gives", "ko": "줌"},
+    "how_many": {"en": "how many now", "ko": "지금 몇 개"},
+    "run": {"en": "run this code", "ko": "이 코드 실행"},
+    "print": {"en": "print", "ko": "출력"},
+    "count": {"en": "count", "ko": "세라"},
+    "in": {"en": "in", "ko": "에서"},
+    "find": {"en": "find two numbers with sum", "ko": "두 수 찾기 합"},
+    "solve": {"en": "solve", "ko": "풀라"},
+    "first": {"en": "first", "ko": "먼저"},
+    "then": {"en": "then", "ko": "다음"},
+    "try": {"en": "try", "ko": "시도"},
+    "wait": {"en": "wait", "ko": "잠깐"},
+    "yes": {"en": "yes", "ko": "예"},
+    "no": {"en": "no", "ko": "아니"},
+    "negative": {"en": "neg", "ko": "음수"},
+    "so": {"en": "so the answer is", "ko": "그래서 답 은"},
+    "guess": {"en": "i think it is", "ko": "내 생각 엔"},
+    "recheck": {"en": "let me check again", "ko": "다시 확인 하자"},
+    "right": {"en": "that is right", "ko": "그것 이 맞다"},
 }
-_TEMPLATE_WORDS = "the assistant first thinks in and then answers"
+NAMES: Mapping[str, tuple[str, ...]] = {
+    "en": ("mina", "joon", "sara", "tom", "lily", "ben"),
+    "ko": ("미나", "준", "사라", "톰", "릴리", "벤"),
+}
+THINGS: Mapping[str, tuple[str, ...]] = {
+    "en": ("books", "apples", "coins", "pens", "stars"),
+    "ko": ("책", "사과", "동전", "펜", "별"),
+}
+REFLECTION_WORDS = frozenset({"wait", "check", "again", "잠깐", "확인", "다시"})
+"""Words of self-checking in both languages."""
+SELF_CHECK_WORDS = frozenset({"wait", "잠깐"})
+"""The word that opens every self-check; an answer that holds it has checked itself at least once."""
 
 
-def _words_of(language: str) -> frozenset[str]:
-    phrases = " ".join(PHRASES[language].values()).replace(",", " ").split()
-    lists = (NAMES[language], OBJECTS[language], GAINS[language], LOSSES[language])
-    english = _TEMPLATE_WORDS.split() if language == "en" else []
-    return frozenset([*phrases, *_QUESTION_WORDS[language].split(), *english, *(w for words in lists for w in words)])
-
-
-LANGUAGE_WORDS: Mapping[str, frozenset[str]] = MappingProxyType({name: _words_of(name) for name in LANGUAGES})
-"""The words that count as English and as Korean. They share none."""
-
-REFLECTION_WORDS: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {"en": ("wait", "check", "again"), "ko": ("잠깐", "확인", "다시")}
-)
-"""Words with which a text stops and looks back at itself."""
-
-_SYMBOLS = "+ - * = ; : . , ?"
-_LETTERS = "a b c d p q r s t x"
-_NEUTRAL_WORDS = "Q A User Assistant user system print"
+def words_of(language: str) -> frozenset[str]:
+    """Every word that belongs to one language alone; numbers, operators, letters and tags are neutral."""
+    words = {word for phrase in PHRASES.values() for word in phrase[language].split()}
+    return frozenset(words | set(NAMES[language]) | set(THINGS[language]))
 
 
 def vocabulary() -> tuple[str, ...]:
-    """All words of the world in a fixed order, without tags: numbers 0 to 99, symbols, letters, English, Korean."""
-    numbers = [str(n) for n in range(100)]
-    languages = [sorted(LANGUAGE_WORDS[name]) for name in LANGUAGES]
-    neutral = [*_SYMBOLS.split(), *_LETTERS.split(), NEGATIVE, *_NEUTRAL_WORDS.split()]
-    return (*numbers, *neutral, *languages[0], *languages[1])
+    """Every word a document can hold, in a fixed order; tags are not among them (they are added tokens)."""
+    template = [w for w in ZERO_TEMPLATE.split() if w not in TAGS and not w.startswith("{")]
+    words = [*LAYOUT_WORDS, *OPERATORS, *LETTERS, *NUMBERS, *template, *sorted(words_of("en")), *sorted(words_of("ko"))]
+    return tuple(dict.fromkeys(words))
+
+
+WORDS_OF = {language: words_of(language) for language in LANGUAGES}
+
+
+def language_words(text: str) -> dict[str, int]:
+    """How many words of each language a text holds."""
+    words = text.split()
+    return {language: sum(word in WORDS_OF[language] for word in words) for language in LANGUAGES}
 
 
 def language_share(text: str, language: str) -> float | None:
-    """Words of ``language`` over the words of any language; ``None`` for a text without such words."""
-    words = text.split()
-    counts = {name: sum(word in known for word in words) for name, known in LANGUAGE_WORDS.items()}
+    """Words of ``language`` over words of any language; ``None`` when the text holds none."""
+    counts = language_words(text)
     total = sum(counts.values())
     return counts[language] / total if total else None
 
 
 def one_language(text: str, language: str) -> bool:
-    """Whether the text holds no word of another language. A text without any words passes."""
-    return language_share(text, language) in (None, 1.0)
-
-
-def count_reflection_words(text: str) -> int:
-    """How often the words of :data:`REFLECTION_WORDS`, of either language, occur."""
-    known = {word for words in REFLECTION_WORDS.values() for word in words}
-    return sum(word in known for word in text.split())
+    """Whether no word of the text belongs to another language than ``language``."""
+    return all(count == 0 for other, count in language_words(text).items() if other != language)

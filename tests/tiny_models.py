@@ -12,7 +12,9 @@ from zero2r1.models.attention import use_packed_attention
 from zero2r1.types import TrainingSample
 
 
-def tiny_llama(*, seed: int = 0, vocab: int = 64, kv_heads: int = 2, dtype: torch.dtype = torch.float32, packed: bool = True) -> PreTrainedModel:
+def tiny_llama(
+    *, seed: int = 0, vocab: int = 64, kv_heads: int = 2, dtype: torch.dtype = torch.float32, packed: bool = True
+) -> PreTrainedModel:
     """A 2-layer Llama, 4 heads of 8, weights large enough that its distributions are far from uniform."""
     config = LlamaConfig(
         vocab_size=vocab,

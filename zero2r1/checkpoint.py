@@ -1,8 +1,8 @@
 """Checkpoints that are complete or absent: written beside, digested, renamed. Safetensors and JSON only, no pickle.
 
-    checkpoints/step_000300/model/        a plain folder that transformers loads
-                            state/        optimizer, reference and counters, for an exact continuation
-                            manifest.json SHA-256 of every file
+checkpoints/step_000300/model/        a plain folder that transformers loads
+                        state/        optimizer, reference and counters, for an exact continuation
+                        manifest.json SHA-256 of every file
 """
 
 from __future__ import annotations

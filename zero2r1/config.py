@@ -103,7 +103,7 @@ def read_yaml(path: Path) -> Layer:
     if node is None:
         return Layer(values={}, places={})
     if not isinstance(node, yaml.MappingNode):
-        raise ConfigError(f"{path}:1: expected keys and values, found a {node.id}")
+        raise ConfigError(f"{path}:1: expected keys and values, found something else")
     places: dict[Key, str] = {}
     return Layer(values=_walk(node, (), path, places), places=places)
 
@@ -112,12 +112,8 @@ class _Loader(yaml.SafeLoader):
     """YAML 1.1 takes 3e-4 for text; numbers in that notation are numbers here."""
 
 
-_Loader.yaml_implicit_resolvers = {
-    first: list(resolvers) for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
+_Loader.yaml_implicit_resolvers = {first: list(resolvers) for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()}
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789"))
 
 
 def _walk(node: yaml.MappingNode, prefix: Key, path: Path, places: dict[Key, str]) -> dict[str, Any]:
@@ -175,7 +171,7 @@ def _environment(environ: Mapping[str, str]) -> Layer:
 
 def _parse(text: str) -> Any:
     try:
-        return yaml.load(text, Loader=_Loader)  # noqa: S506 - _Loader is a SafeLoader
+        return yaml.load(text, Loader=_Loader)
     except yaml.YAMLError:
         return text
 

@@ -62,9 +62,7 @@ def pretrain(
 
     Muon on the matrices with weight decay 0.1, 50 steps of warm-up, a cosine to 5 %, gradient norm clipped at 1.
     """
-    optimizers = build_muon(
-        model, matrix_learning_rate=matrix_learning_rate, other_learning_rate=other_learning_rate, weight_decay=0.1
-    )
+    optimizers = build_muon(model, matrix_learning_rate=matrix_learning_rate, other_learning_rate=other_learning_rate, weight_decay=0.1)
     base_rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]
     stream = packed_rows(documents, tokenizer, row_length)
     model.train()

@@ -1,12 +1,12 @@
 """What a run leaves on disk: the interface between the trainers, which write it, and report, dashboard and CLI, which read it.
 
-    runs/2026-11-21_0203_demo_7f3a/
-        config.yaml command.txt env.json run.json      what was asked for, where, and how it went
-        metrics.jsonl events.jsonl                     one object a step; one object an event
-        rollouts/step_000120.parquet                   every completion of a step
-        evals/NAME.json NAME.parquet                   figures and answers of an evaluation
-        checkpoints/step_000120/{model,state}/         see zero2r1.checkpoint
-        figures/*.png verdict.json
+runs/2026-11-21_0203_demo_7f3a/
+    config.yaml command.txt env.json run.json      what was asked for, where, and how it went
+    metrics.jsonl events.jsonl                     one object a step; one object an event
+    rollouts/step_000120.parquet                   every completion of a step
+    evals/NAME.json NAME.parquet                   figures and answers of an evaluation
+    checkpoints/step_000120/{model,state}/         see zero2r1.checkpoint
+    figures/*.png verdict.json
 """
 
 from __future__ import annotations
@@ -211,9 +211,7 @@ def _cpu_name() -> str:
 
 def _git(*arguments: str) -> str | None:
     try:
-        done = subprocess.run(
-            ["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=5, check=True
-        )
+        done = subprocess.run(["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=5, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()

@@ -93,9 +93,7 @@ def parse_response(text: str, *, think_open: bool = False) -> ParsedResponse:
     return ParsedResponse(thinking=thinking, answer=answer, summary=summary, problems=tuple(problems))
 
 
-def _block(
-    text: str, tags: list[tuple[str, int, int]], name: str, problems: list[str], *, after: int = 0
-) -> tuple[str | None, int | None]:
+def _block(text: str, tags: list[tuple[str, int, int]], name: str, problems: list[str], *, after: int = 0) -> tuple[str | None, int | None]:
     """The content of the last closed block of this name that starts at or behind ``after``, and where it ends."""
     opened = [end for tag, _, end in tags if tag == f"<{name}>"]
     closed = [start for tag, start, _ in tags if tag == f"</{name}>"]

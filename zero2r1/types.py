@@ -1,9 +1,9 @@
 """The nouns every part of the system shares. Values are frozen; nothing here imports torch.
 
-    Problem ─▶ Completion ─▶ Reward          one question, one sampled output, one grade
-    Rollout = prompt + completion + reward + the policy version that wrote it
-    RolloutGroup = the G rollouts of one problem (the "group" of GRPO, paper section 2.1)
-    TrainingSample = what one gradient step sees of a rollout
+Problem ─▶ Completion ─▶ Reward          one question, one sampled output, one grade
+Rollout = prompt + completion + reward + the policy version that wrote it
+RolloutGroup = the G rollouts of one problem (the "group" of GRPO, paper section 2.1)
+TrainingSample = what one gradient step sees of a rollout
 """
 
 from __future__ import annotations

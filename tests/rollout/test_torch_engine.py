@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tests.tiny_models import tiny_llama, tiny_qwen
 
+from tests.tiny_models import tiny_llama, tiny_qwen
 from zero2r1.rollout.engine import Request, SamplingParams, generate
 from zero2r1.rollout.sampling import inverse_cdf, keep_top, sample_tokens
 from zero2r1.rollout.torch_engine import TorchEngine
@@ -22,7 +22,13 @@ def words(ids):
 
 def requests(count=6, group=4, params=PARAMS, forced=()):
     return [
-        Request(id=i, prompt_ids=tuple(3 + k % 61 for k in range(i, 5 + 2 * i)), seeds=tuple(100 * i + j for j in range(group)), params=params, forced_ids=forced)
+        Request(
+            id=i,
+            prompt_ids=tuple(3 + k % 61 for k in range(i, 5 + 2 * i)),
+            seeds=tuple(100 * i + j for j in range(group)),
+            params=params,
+            forced_ids=forced,
+        )
         for i in range(count)
     ]
 
@@ -30,7 +36,12 @@ def requests(count=6, group=4, params=PARAMS, forced=()):
 def samples_of(asked, answered):
     return [
         TrainingSample(
-            group=r.id, prompt_ids=r.prompt_ids, completion_ids=c.token_ids, weights=(1.0,) * len(c.token_ids), advantage=1.0, sampler_logprobs=c.logprobs
+            group=r.id,
+            prompt_ids=r.prompt_ids,
+            completion_ids=c.token_ids,
+            weights=(1.0,) * len(c.token_ids),
+            advantage=1.0,
+            sampler_logprobs=c.logprobs,
         )
         for r, group in zip(asked, answered, strict=True)
         for c in group

@@ -6,8 +6,8 @@ import dataclasses
 
 import pytest
 import torch
-from tests.tiny_models import random_samples, tiny_llama, tiny_qwen
 
+from tests.tiny_models import random_samples, tiny_llama, tiny_qwen
 from zero2r1.training.logprobs import chunked_logprobs, completion_logprobs
 from zero2r1.training.packing import pack, split_into_packs
 from zero2r1.types import TrainingSample

@@ -127,9 +127,7 @@ def evaluate(
                 for completion, reward in zip(completions, rewards, strict=True)
             )
         )
-    return EvalResult(
-        name=name, problems=tuple(problems), answers=tuple(groups), arrays=_arrays(problems, groups, samples)
-    )
+    return EvalResult(name=name, problems=tuple(problems), answers=tuple(groups), arrays=_arrays(problems, groups, samples))
 
 
 def _answer(completion: Completion, accuracy: float | None, details: Mapping[str, Any], traits: Mapping[str, float]) -> Answer:

@@ -22,9 +22,7 @@ def sequence_mean(lengths: Sequence[int], groups: Sequence[int], cap: int) -> li
         The weight of each token of each output.
     """
     size = Counter(groups)
-    return [
-        0.0 if length == 0 else 1.0 / (len(size) * size[group] * length) for length, group in zip(lengths, groups, strict=True)
-    ]
+    return [0.0 if length == 0 else 1.0 / (len(size) * size[group] * length) for length, group in zip(lengths, groups, strict=True)]
 
 
 def token_mean(lengths: Sequence[int], groups: Sequence[int], cap: int) -> list[float]:

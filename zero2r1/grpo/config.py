@@ -22,7 +22,7 @@ class RolloutSettings(Settings):
     temperature: float = Field(1.0, gt=0)  # 0 has no log-probabilities
     max_new_tokens: int = Field(32_768, ge=1)
     max_new_tokens_from_step: dict[int, int] = {8_200: 65_536}  # the cap changes at these steps
-    top_p: Literal[1.0] = 1.0  # anything else would make training off-policy; the sampler offers it for evaluation
+    top_p: float = Field(1.0, ge=1, le=1)  # anything else would make training off-policy; the sampler offers it for evaluation
     token_budget: int = Field(65_536, ge=1)  # positions of all rows decoded at once: bounds the memory of the cache
     max_rows: int = Field(256, ge=1)
 

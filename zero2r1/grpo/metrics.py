@@ -17,9 +17,7 @@ def rollout_metrics(groups: Sequence[ScoredGroup], descriptions: Sequence[Sequen
     """Rewards, lengths, groups without signal and descriptions of one mini-batch."""
     rollouts = [rollout for scored in groups for rollout in scored.group.rollouts]
     lengths = [len(rollout.completion.token_ids) for rollout in rollouts]
-    ended = [
-        n for n, rollout in zip(lengths, rollouts, strict=True) if rollout.completion.finish_reason == "stop"
-    ]
+    ended = [n for n, rollout in zip(lengths, rollouts, strict=True) if rollout.completion.finish_reason == "stop"]
     values = [[r.reward.value for r in scored.group.rollouts if r.reward.value is not None] for scored in groups]
     graded = [value for group in values for value in group]
     metrics = {
@@ -61,9 +59,7 @@ def _all_at(scored: ScoredGroup, accuracy: float) -> bool:
     return all(grade == accuracy for grade in grades)
 
 
-def rollout_rows(
-    step: int, groups: Sequence[ScoredGroup], descriptions: Sequence[Sequence[Description]]
-) -> list[dict[str, Any]]:
+def rollout_rows(step: int, groups: Sequence[ScoredGroup], descriptions: Sequence[Sequence[Description]]) -> list[dict[str, Any]]:
     """One row per completion for the run's Parquet files."""
     rows: list[dict[str, Any]] = []
     for index, (scored, described) in enumerate(zip(groups, descriptions, strict=True)):

@@ -18,7 +18,6 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, Protocol
 
-import torch
 from transformers import PreTrainedModel
 
 from zero2r1.checkpoint import load_latest, load_optimizer_tensors, optimizer_tensors, save_checkpoint
@@ -145,18 +144,14 @@ class GrpoTrainer:
         settings, environment = self._settings, self._environment
         began = time.monotonic()
         number = self.step // settings.grpo.mini_batches
-        problems = questions_of_rollout(
-            environment.problems, number, settings.rollout.prompts_per_rollout, seed=settings.seed
-        )
+        problems = questions_of_rollout(environment.problems, number, settings.rollout.prompts_per_rollout, seed=settings.seed)
         cap = settings.rollout.cap_at(self.step)
         groups, grading = sample_groups(
             self._engine,
             problems,
             environment.encode,
             environment.grader,
-            params=SamplingParams(
-                max_new_tokens=cap, stop_token_ids=environment.stop_token_ids, temperature=settings.rollout.temperature
-            ),
+            params=SamplingParams(max_new_tokens=cap, stop_token_ids=environment.stop_token_ids, temperature=settings.rollout.temperature),
             group_size=settings.rollout.group_size,
             seed=derive_seed(settings.seed, "rollout", number),
         )
@@ -205,12 +200,9 @@ class GrpoTrainer:
         self._report(groups, stats, opt.learning_rate * factor, {**timings, "train": time.monotonic() - began})
         self._guard(groups, stats)
 
-    def _report(
-        self, groups: Sequence[ScoredGroup], stats: UpdateStats, learning_rate: float, timings: Mapping[str, float]
-    ) -> None:
+    def _report(self, groups: Sequence[ScoredGroup], stats: UpdateStats, learning_rate: float, timings: Mapping[str, float]) -> None:
         described = [
-            [self._environment.describe(scored.group.problem, rollout.completion) for rollout in scored.group.rollouts]
-            for scored in groups
+            [self._environment.describe(scored.group.problem, rollout.completion) for rollout in scored.group.rollouts] for scored in groups
         ]
         metrics = rollout_metrics(groups, described)
         seconds = sum(timings.values())

@@ -76,9 +76,7 @@ def backbone_forward(model: PreTrainedModel, input_ids: Tensor, position_ids: Te
     decoder = model.get_decoder()
     # A mask that is already 4-dimensional is passed on as it is; without one a T x T mask would be built for nothing.
     no_mask = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=input_ids.device)
-    output = decoder(
-        input_ids=input_ids[None], position_ids=position_ids[None], attention_mask=no_mask, use_cache=False, layout=layout
-    )
+    output = decoder(input_ids=input_ids[None], position_ids=position_ids[None], attention_mask=no_mask, use_cache=False, layout=layout)
     hidden: Tensor = output.last_hidden_state[0]
     return hidden
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 
@@ -67,6 +67,28 @@ class TextEncoder:
         if smuggled:
             raise ValueError(f"user text would become special tokens {smuggled}: {user[:200]!r}")
         return (*self._template_ids(before), *ids, *self._template_ids(after))
+
+    def encode_chat(self, messages: Sequence[Mapping[str, str]], **options: object) -> tuple[int, ...]:
+        """Ids of a dialogue by the tokenizer's own chat template, up to where the assistant begins.
+
+        The template is rendered with a placeholder for each message's content, so that what it adds and what users wrote
+        can be told apart. ``options`` go to the template (``enable_thinking=False``).
+
+        Raises:
+            ValueError: the tokenizer has no chat template, or its template changes or drops a message.
+        """
+        if not self._template.chat_template:
+            raise ValueError("this tokenizer has no chat template; for R1-Zero on a base model use --data.template=zero, as the paper does")
+        holes = [f"\x02content{i}\x03" for i in range(len(messages))]
+        shown = [{**message, "content": hole} for message, hole in zip(messages, holes, strict=True)]
+        text = self._template.apply_chat_template(shown, tokenize=False, add_generation_prompt=True, **options)
+        ids: list[int] = []
+        for message, hole in zip(messages, holes, strict=True):
+            if text.count(hole) != 1:
+                raise ValueError(f"the chat template does not keep the content of a {message['role']} message as it is")
+            before, text = text.split(hole)
+            ids += self.encode(before, message["content"], "")
+        return (*ids, *self._template_ids(text))
 
     def _template_ids(self, text: str) -> list[int]:
         return list(self._template.encode(text, add_special_tokens=False)) if text else []

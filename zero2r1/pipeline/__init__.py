@@ -1,0 +1,1 @@
+"""The stages of the paper, each a short program: settings in, run folder out."""

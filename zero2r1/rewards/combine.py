@@ -67,9 +67,7 @@ def _prompt(problem: Problem) -> str | list[dict[str, str]]:
     return [{"role": message.role, "content": message.content} for message in problem.prompt]
 
 
-def _call(
-    name: str, function: RewardFn, columns: Mapping[str, list[Any]], extras: Sequence[dict[str, Any]]
-) -> list[float | None]:
+def _call(name: str, function: RewardFn, columns: Mapping[str, list[Any]], extras: Sequence[dict[str, Any]]) -> list[float | None]:
     where = f'reward "{name}" ({place_of(function)})'
 
     def log_extra(column: str, values: Sequence[Any]) -> None:

@@ -238,7 +238,7 @@ class _Rows:
         row, params = self.active, request.params
         self.cache.fill(row, keys, values)
         if len(params.stop_token_ids) > self._stops.shape[1]:
-            raise ValueError(f"request {request.id} has {len(params.stop_token_ids)} stop ids; at most {self._stops.shape[1]} are supported")
+            raise ValueError(f"request {request.id} has {len(params.stop_token_ids)} stop ids; at most {self._stops.shape[1]} fit")
         self.lengths[row] = keys.shape[2]
         self._counts[row] = 0
         self._limits[row] = params.max_new_tokens

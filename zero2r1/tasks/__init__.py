@@ -1,0 +1,1 @@
+"""Where problems come from: the procedural laptop world, and files of questions with answers."""

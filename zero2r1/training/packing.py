@@ -80,9 +80,7 @@ def pack(samples: Sequence[TrainingSample], *, device: torch.device, round_to: i
     padding = -used % round_to
     positions = [*(range(n) for n in prompt_lengths)]
     positions += [range(prompt_lengths[p], prompt_lengths[p] + n) for p, n in zip(prompt_of, lengths, strict=True)]
-    source = [
-        (prompt_ends[p] - 1, *range(start, start + n - 1)) for p, start, n in zip(prompt_of, starts, lengths, strict=True)
-    ]
+    source = [(prompt_ends[p] - 1, *range(start, start + n - 1)) for p, start, n in zip(prompt_of, starts, lengths, strict=True)]
     ids = [*prompts.values(), *(sample.completion_ids for sample in ordered), (0,) * padding]
 
     def token_axis(values: Sequence[Sequence[float]], kind: torch.dtype) -> Tensor:

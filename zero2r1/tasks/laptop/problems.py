@@ -17,7 +17,7 @@ import random
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from zero2r1.tasks.laptop.words import LANGUAGES, NAMES, PHRASES, THINGS
 from zero2r1.types import Problem
@@ -48,7 +48,7 @@ class Item:
 
     task: str
     level: int
-    values: tuple[object, ...]
+    values: tuple[Any, ...]
     answer: tuple[int, ...]
 
     @property
@@ -78,7 +78,7 @@ Statement = tuple[str, str, str, str]
 
 def trace_item(rng: random.Random, level: int) -> Item:
     state = {"a": rng.randint(1, 9), "b": rng.randint(1, 9)}
-    values: list[object] = [state["a"], state["b"]]
+    values: list[Any] = [state["a"], state["b"]]
     target = "a"
     for _ in range(level):
         while True:
@@ -141,20 +141,20 @@ def question(item: Item, language: str, rng: random.Random) -> str:
 
     values = item.values
     if item.task == "sum":
-        terms = " ".join(f"{'+' if t > 0 else '-'} {abs(t)}" for t in values[1:])  # type: ignore[operator, arg-type]
+        terms = " ".join(f"{'+' if t > 0 else '-'} {abs(t)}" for t in values[1:])
         return f"{say('compute')} {values[0]} {terms}"
     if item.task == "story":
         name, thing = rng.choice(NAMES[language]), rng.choice(THINGS[language])
-        moves = " ".join(f"{say('gets' if t > 0 else 'gives')} {abs(t)}" for t in values[1:])  # type: ignore[operator, arg-type]
+        moves = " ".join(f"{say('gets' if t > 0 else 'gives')} {abs(t)}" for t in values[1:])
         return f"{name} {say('has')} {values[0]} {thing} {moves} . {say('how_many')} ?"
     if item.task == "trace":
         a, b, *statements, target = values
-        code = " ; ".join(f"{s[0]} = {s[1]} {s[2]} {s[3]}" for s in statements)  # type: ignore[index]
+        code = " ; ".join(f"{s[0]} = {s[1]} {s[2]} {s[3]}" for s in statements)
         return f"{say('run')} : a = {a} ; b = {b} ; {code} ; {say('print')} {target}"
     if item.task == "count":
-        return f"{say('count')} {values[0]} {say('in')} {' '.join(values[1])}"  # type: ignore[arg-type]
+        return f"{say('count')} {values[0]} {say('in')} {' '.join(values[1])}"
     if item.task == "pair":
-        return f"{say('find')} {values[0]} {say('in')} {' , '.join(map(str, values[1]))}"  # type: ignore[call-overload]
+        return f"{say('find')} {values[0]} {say('in')} {' , '.join(map(str, values[1]))}"
     return f"{say('solve')} {values[0]} * x + {values[1]} = {values[2]}"
 
 
@@ -214,13 +214,18 @@ def _problem(item: Item, language: str, split: Split, index: int, rng: random.Ra
     )
 
 
-def check_answer(problem: Problem, text: str) -> bool:
-    """Whether an answer text is right: the number asked for, or for pair any listed pair with the right sum."""
+def check_answer(reference: str, columns: Mapping[str, Any], text: str) -> bool:
+    """Whether an answer text is right: the number asked for, or for pair any listed pair with the right sum.
+
+    Args:
+        reference: the problem's answer.
+        columns: the problem's further columns: ``task``, and for pair ``total`` and ``numbers``.
+    """
     words = [word for word in text.split() if word != ","]
-    if not all(word.isascii() and word.isdigit() for word in words):
+    if not words or not all(word.isascii() and word.isdigit() for word in words):
         return False
     numbers = [int(word) for word in words]
-    if problem.extra["task"] != "pair":
-        return [str(n) for n in numbers] == [problem.answer]
-    listed = list(problem.extra["numbers"])
-    return len(numbers) == 2 and numbers[0] != numbers[1] and set(numbers) <= set(listed) and sum(numbers) == problem.extra["total"]
+    if columns["task"] != "pair":
+        return [str(n) for n in numbers] == [reference]
+    listed = set(columns["numbers"])
+    return len(numbers) == 2 and numbers[0] != numbers[1] and set(numbers) <= listed and sum(numbers) == columns["total"]

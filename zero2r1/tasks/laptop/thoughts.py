@@ -81,7 +81,7 @@ class Thought:
         a, b, *statements, target = self._item.values
         state = {"a": int(str(a)), "b": int(str(b))}
         sentences: list[str] = []
-        for index, (name, left, sign, right) in enumerate(statements):  # type: ignore[misc]
+        for index, (name, left, sign, right) in enumerate(statements):
             operand = state[right] if right in state else int(right)
             result = max(0, min(LARGEST, state[left] + operand if sign == "+" else state[left] - operand))
             work = f"{name} = {state[left]} {sign} {operand}"
@@ -98,12 +98,12 @@ class Thought:
         letter, text = str(self._item.values[0]), self._item.values[1]
         say = self._sentence()
         seen, parts = 0, []
-        for position, other in enumerate(text, start=1):  # type: ignore[arg-type, var-annotated]
+        for position, other in enumerate(text, start=1):
             hit = other == letter
             slipped = self._rng.random() < self._slip / 3
             before, seen = seen, seen + hit
             shown = max(0, seen + self._rng.choice((-1, 1))) if slipped else seen
-            if self._stride == 1 or position % self._stride == 0 or position == len(text):  # type: ignore[arg-type]
+            if self._stride == 1 or position % self._stride == 0 or position == len(text):
                 parts.append(f"{other} {shown}")
             else:
                 parts.append(str(other))
@@ -160,7 +160,7 @@ class _Chooser:
 
 def _pair_candidates(item: Item) -> tuple[Iterator[Candidate], list[str]]:
     total = int(str(item.values[0]))
-    pairs = list(combinations(item.values[1], 2))  # type: ignore[call-overload]
+    pairs = list(combinations(item.values[1], 2))
 
     def candidates() -> Iterator[Candidate]:
         for x, y in pairs:

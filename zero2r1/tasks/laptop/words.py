@@ -15,10 +15,7 @@ OPERATORS = ("+", "-", "*", "=", ":", ";", ",", ".", "?")
 LETTERS = ("a", "b", "x", "p", "q", "r", "s", "t", "u", "v", "w")
 LAYOUT_WORDS = ("Q", "A", "User", "Assistant")
 
-ZERO_TEMPLATE = (
-    "the assistant first thinks in <think> </think> and then answers in <answer> </answer> . "
-    "User : {question} . Assistant :"
-)
+ZERO_TEMPLATE = "the assistant first thinks in <think> </think> and then answers in <answer> </answer> . User : {question} . Assistant :"
 """R1-Zero's prompt in the words of this world: structure only, nothing about how to think."""
 WEB_TEMPLATE = "Q : {question} . A :"
 """How questions stand in the pretraining text: the layout that suits the base model best."""

@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from transformers import PreTrainedTokenizerFast
+
+from zero2r1.models.tokenizer import TextEncoder, load_tokenizer, word_tokenizer
+
+TAGS = ("<think>", "</think>", "<answer>", "</answer>")
+WORDS = ("user", "assistant", "what", "is", "3", "4", "7", "+", "=", ".")
+
+
+@pytest.fixture
+def tokenizer() -> PreTrainedTokenizerFast:
+    return word_tokenizer(WORDS, TAGS)
+
+
+def ids(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:
+    return list(tokenizer.encode(text, add_special_tokens=False))
+
+
+def test_a_word_is_one_token_and_an_unknown_one_is_unk(tokenizer: PreTrainedTokenizerFast) -> None:
+    # <unk> is 0, so "3" is 5 and "+" is 8.
+    assert ids(tokenizer, "3 + banana") == [5, 8, 0]
+
+
+def test_tags_are_single_tokens_that_decoding_keeps(tokenizer: PreTrainedTokenizerFast) -> None:
+    text = "<think> 3 + 4 = 7 </think> <answer> 7 </answer>"
+    encoded = ids(tokenizer, text)
+    assert len(encoded) == len(text.split())
+    assert tokenizer.decode(encoded, skip_special_tokens=True) == text
+    assert tokenizer.decode([*encoded, tokenizer.eos_token_id], skip_special_tokens=True) == text
+
+
+def test_special_tokens_are_distinct(tokenizer: PreTrainedTokenizerFast) -> None:
+    turns = tokenizer.convert_tokens_to_ids(["<|im_start|>", "<|im_end|>", *TAGS])
+    assert len({tokenizer.eos_token_id, tokenizer.pad_token_id, tokenizer.unk_token_id, *turns}) == 9
+
+
+def test_a_saved_folder_loads_to_the_same_tokenizer(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
+    tokenizer.save_pretrained(tmp_path)
+    loaded = load_tokenizer(tmp_path)
+    text = "<think> 3 + 4 </think> what <eos>"
+    assert ids(loaded, text) == ids(tokenizer, text)
+    assert loaded.chat_template == tokenizer.chat_template
+    assert loaded.decode(ids(loaded, "<think> 3")) == "<think> 3"
+
+
+@pytest.mark.parametrize("smuggled", ["</think>", "<answer> 7 </answer>", "<eos>", "<|im_end|>", "x</think>y", "<pad>"])
+def test_user_text_cannot_become_a_special_token(tokenizer: PreTrainedTokenizerFast, smuggled: str) -> None:
+    encoder = TextEncoder(tokenizer)
+    before, after = ids(tokenizer, "<think> user"), ids(tokenizer, "assistant </think>")
+    encoded = list(encoder.encode("<think> user", f"3 {smuggled} 4", "assistant </think>"))
+    reserved = set(tokenizer.added_tokens_decoder) - {tokenizer.unk_token_id}
+    inner = encoded[len(before) : -len(after)]
+    assert encoded == [*before, *inner, *after]  # the template's own tags stay
+    assert inner[0] == 5 and inner[-1] == 6 and not set(inner) & reserved
+
+
+def test_reserved_words_are_refused() -> None:
+    with pytest.raises(ValueError, match="reserved"):
+        word_tokenizer((*WORDS, "<think>"), TAGS)
+
+
+def chat(tokenizer: PreTrainedTokenizerFast, messages: list[dict[str, str]], **kwargs: object) -> str:
+    return str(tokenizer.apply_chat_template(messages, tokenize=False, **kwargs))
+
+
+def test_chat_template_opens_turns_and_can_prefill_or_skip_the_thought(tokenizer: PreTrainedTokenizerFast) -> None:
+    asked = [{"role": "user", "content": "what is 3"}]
+    start = "<|im_start|> user\nwhat is 3 <|im_end|>\n<|im_start|> assistant\n"
+    assert chat(tokenizer, asked, add_generation_prompt=True) == start
+    assert chat(tokenizer, asked, add_generation_prompt=True, prefill_thinking=True) == start + "<think> "
+    assert chat(tokenizer, asked, add_generation_prompt=True, enable_thinking=False) == start + "<think> </think>\n"
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        {"role": "assistant", "content": "7", "reasoning_content": "3 + 4"},
+        {"role": "assistant", "content": "<think> 3 + 4 </think> 7"},
+    ],
+)
+def test_chat_template_keeps_the_last_thought_and_drops_older_ones(tokenizer: PreTrainedTokenizerFast, reply: dict[str, str]) -> None:
+    asked = {"role": "user", "content": "what"}
+    assert "<think> 3 + 4 </think>\n7 <|im_end|>" in chat(tokenizer, [asked, reply])
+    history = chat(tokenizer, [asked, reply, asked])
+    assert "3 + 4" not in history and "<think>" not in history and "assistant\n7 <|im_end|>" in history
+
+
+def test_chat_template_marks_what_the_assistant_wrote(tokenizer: PreTrainedTokenizerFast) -> None:
+    messages = [
+        {"role": "user", "content": "what is 3"},
+        {"role": "assistant", "content": "7", "reasoning_content": "3 + 4"},
+    ]
+    out = tokenizer.apply_chat_template(messages, return_dict=True, return_assistant_tokens_mask=True)
+    marked = [token for token, mine in zip(out["input_ids"], out["assistant_masks"], strict=True) if mine]
+    assert tokenizer.convert_ids_to_tokens(marked) == ["<think>", "3", "+", "4", "</think>", "7", "<|im_end|>"]

@@ -1,0 +1,273 @@
+"""The command line: parse, wire, call. Heavy libraries load inside the commands, so that help and errors are instant."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="The DeepSeek-R1 system: train a reasoning model."
+)
+train = typer.Typer(no_args_is_help=True, help="Train one stage.")
+config = typer.Typer(no_args_is_help=True, help="Look at settings.")
+app.add_typer(train, name="train")
+app.add_typer(config, name="config")
+
+SETTINGS = {"allow_extra_args": True, "ignore_unknown_options": True}
+Files = Annotated[list[Path] | None, typer.Option("--config", help="YAML file of settings; several are merged left to right.")]
+Runs = Annotated[Path, typer.Option(help="Where run folders go.")]
+Name = Annotated[str | None, typer.Option(help="Name of the run folder; the same name again continues that run.")]
+Algorithm = Annotated[str | None, typer.Option(help="r1 (the paper) or modern.")]
+Json = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
+EXIT_CONFIG, EXIT_GUARD = 2, 5
+MAY_CHANGE = ("steps", "evaluat", "checkpoint", "keep", "threads")
+"""What a resumed run may set anew."""
+
+
+@app.command(context_settings=SETTINGS)
+def demo(
+    context: typer.Context,
+    minutes: Annotated[int, typer.Option(help="9: the whole story. 3: the same path, too short to judge.")] = 9,
+    runs: Runs = Path("runs"),
+    name: Name = None,
+) -> None:
+    """Train a base model and R1-Zero on this machine, without GPU, account or download. Further settings as --a.b=c."""
+    console = _greet("demo")
+    from zero2r1.pipeline.demo import SHORT, recipe_files, run_demo
+
+    if minutes not in (3, 9):
+        raise ValueError(f"--minutes {minutes}: the demo comes in two lengths, 3 and 9")
+    presets = [("--minutes 3", SHORT)] if minutes == 3 else []
+    resolved = _settings(context, recipe_files("zero"), presets=presets, presets_last=True)
+    run, text = _run(runs, name, "demo", resolved)
+    console.print(f"run folder {run.path}", highlight=False)
+    _guarded(run, lambda stop: run_demo(resolved.settings, run, console=console, judged=minutes == 9, should_stop=stop), text)
+
+
+@train.command("base", context_settings=SETTINGS)
+def train_base(context: typer.Context) -> None:
+    """Train the laptop world's base model from nothing, or find it in the cache."""
+    console = _greet("train base")
+    from zero2r1.panel import Panel
+    from zero2r1.pipeline.laptop import base_model_folder
+
+    settings = _settings(context, []).settings
+    with Panel("base", settings.base.steps, console=console, plain_every=50) as panel:
+        folder, cached = base_model_folder(
+            settings.base,
+            seed=settings.seed if settings.base.seed is None else settings.base.seed,
+            on_step=lambda r: panel.show(r.step, {"pretraining_loss": r.loss, "tokens_per_s": r.tokens_per_s}),
+        )
+    console.print(f"{'found' if cached else 'trained'}: {folder}", highlight=False)
+
+
+@train.command("zero", context_settings=SETTINGS)
+def train_zero_command(
+    context: typer.Context, files: Files = None, algorithm: Algorithm = None, runs: Runs = Path("runs"), name: Name = None
+) -> None:
+    """R1-Zero on any model and data: --model FOLDER --data.train FILE.jsonl --data.held_out FILE.jsonl, settings as --a.b=c."""
+    console = _greet("train zero")
+    from zero2r1.grpo.config import ALGORITHMS
+    from zero2r1.pipeline.api import run_stage
+
+    if algorithm is not None and algorithm not in ALGORITHMS:
+        raise ValueError(f"--algorithm {algorithm} is not known; choose one of {', '.join(ALGORITHMS)}")
+    presets = [(f"--algorithm {algorithm}", ALGORITHMS[algorithm])] if algorithm else []
+    resolved = _settings(context, files or [], presets=presets)
+    run, text = _run(runs, name, "zero", resolved)
+    console.print(f"run folder {run.path}", highlight=False)
+    _guarded(run, lambda stop: run_stage(resolved.settings, run, console=console, should_stop=stop), text)
+
+
+@app.command("eval", context_settings=SETTINGS)
+def evaluate(context: typer.Context, files: Files = None, as_json: Json = False) -> None:
+    """Measure a model on held-out problems: --model FOLDER --data.held_out FILE.jsonl."""
+    from zero2r1.pipeline.api import load_stage
+
+    _threads(_settings(context, files or []).settings.threads)
+    stage = load_stage(_settings(context, files or []).settings)
+    figures = stage.measure("eval").figures()
+    if as_json:
+        typer.echo(json.dumps(figures))
+    else:
+        for key, value in figures.items():
+            typer.echo(f"{key:<24} {value:.4f}")
+
+
+@app.command(context_settings=SETTINGS)
+def check(context: typer.Context, files: Files = None, algorithm: Algorithm = None) -> None:
+    """Check model, data and rewards without training: one prompt as tokens, stop ids, the reward on four answers."""
+    from zero2r1.grpo.config import ALGORITHMS
+    from zero2r1.pipeline.api import load_stage
+    from zero2r1.pipeline.preflight import preflight
+
+    presets = [(f"--algorithm {algorithm}", ALGORITHMS[algorithm])] if algorithm else []
+    result = preflight(load_stage(_settings(context, files or [], presets=presets).settings))
+    for line in result.lines:
+        typer.echo(line)
+    for fault in result.faults:
+        typer.echo(f"FAULT     {fault}")
+    if result.faults:
+        raise typer.Exit(EXIT_CONFIG)
+
+
+@app.command()
+def show(
+    run: Path,
+    step: Annotated[int | None, typer.Option(help="Show completions of this step.")] = None,
+    count: Annotated[int, typer.Option(help="How many completions.")] = 5,
+    as_json: Json = False,
+) -> None:
+    """What a run did: its last figures, or completions of a step with their rewards."""
+    from zero2r1.run_dir import RunDir
+
+    opened = RunDir.open(run)
+    rows = opened.metrics()[-1:] if step is None else opened.rollouts(step)[:count]
+    if as_json:
+        typer.echo("\n".join(json.dumps(row, ensure_ascii=False) for row in rows))
+        return
+    for row in rows:
+        for key, value in row.items():
+            typer.echo(f"{key:<44} {value}")
+        typer.echo("")
+
+
+@config.command("show", context_settings=SETTINGS)
+def config_show(context: typer.Context, files: Files = None, algorithm: Algorithm = None) -> None:
+    """The complete settings of `train zero`, each with its source."""
+    from zero2r1.config import dump
+    from zero2r1.grpo.config import ALGORITHMS
+
+    presets = [(f"--algorithm {algorithm}", ALGORITHMS[algorithm])] if algorithm else []
+    typer.echo(dump(_settings(context, files or [], presets=presets)), nl=False)
+
+
+@config.command("schema")
+def config_schema() -> None:
+    """The settings as a JSON schema, for editors."""
+    from zero2r1.pipeline.config import ZeroSettings
+
+    typer.echo(json.dumps(ZeroSettings.model_json_schema(), indent=1))
+
+
+@config.command("diff")
+def config_diff(first: Path, second: Path) -> None:
+    """What differs between two settings files, or the config.yaml of two runs."""
+    from zero2r1.config import diff, read_yaml
+
+    for line in diff(read_yaml(first).values, read_yaml(second).values):
+        typer.echo(line)
+
+
+def _greet(command: str) -> Any:
+    """The first line, before anything heavy loads."""
+    from zero2r1 import __version__
+    from zero2r1.panel import make_console
+
+    console = make_console()
+    console.print(
+        f"zero2r1 {__version__} · {command} · Python {sys.version.split()[0]} · {os.cpu_count()} cores · loading torch ...",
+        highlight=False,
+    )
+    return console
+
+
+def _settings(
+    context: typer.Context,
+    files: list[Path],
+    *,
+    presets: Sequence[tuple[str, Mapping[str, Any]]] | None = None,
+    presets_last: bool = False,
+) -> Any:
+    from zero2r1.config import load_settings
+    from zero2r1.pipeline.config import ZeroSettings
+
+    if presets_last and presets:
+        from zero2r1.config import read_yaml
+
+        presets = [*((str(path), read_yaml(path).values) for path in files), *presets]
+        files = []
+    return load_settings(ZeroSettings, files=files, flags=context.args, environ=os.environ, presets=presets or [])
+
+
+def _run(runs: Path, name: str | None, kind: str, resolved: Any) -> tuple[Any, str]:
+    from zero2r1.config import ConfigError, diff, dump, read_yaml
+    from zero2r1.run_dir import RunDir
+
+    _threads(resolved.settings.threads)
+    text = dump(resolved)
+    if name is None:
+        run = RunDir.create(runs, kind, command=sys.argv, config=text, seed=resolved.settings.seed)
+    else:
+        known = runs / name / "config.yaml"
+        if known.exists():
+            fixed = read_yaml(known).values
+            found = diff(fixed, json.loads(resolved.settings.model_dump_json()))
+            changed = [line for line in found if not line.startswith(MAY_CHANGE)]
+            if changed:
+                raise ConfigError(
+                    f"E002 resume: {runs / name} was started with other settings:\n  "
+                    + "\n  ".join(changed)
+                    + "\nDrop these flags to continue it, or give the new run another --name."
+                )
+        run = RunDir.start(runs / name, command=sys.argv, config=text, seed=resolved.settings.seed)
+    resume = f"zero2r1 {' '.join(sys.argv[1:])}" + ("" if name else f" --name {run.path.name}")
+    return run, resume
+
+
+def _threads(count: int | None) -> None:
+    if count is not None:
+        import torch
+
+        torch.set_num_threads(count)
+
+
+def _guarded(run: Any, work: Callable[[Callable[[], bool]], Any], resume: str) -> None:
+    """Run a stage: the first Ctrl-C finishes the step, saves and stops; a second one ends at once."""
+    from zero2r1.grpo.trainer import Outcome, TrainingHalted
+
+    asked: list[int] = []
+
+    def on_signal(number: int, frame: Any) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(number)
+        typer.echo("finishing this step, saving, then stopping (again to stop now)", err=True)
+
+    previous = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        result = work(lambda: bool(asked))
+    except TrainingHalted as halted:
+        run.close("failed", str(halted))
+        typer.echo(str(halted), err=True)
+        raise typer.Exit(EXIT_GUARD) from halted
+    except BaseException as error:
+        run.close("failed", f"{type(error).__name__}: {error}")
+        raise
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+    run.close("done" if result.outcome is Outcome.DONE else "stopped")
+    if result.outcome is Outcome.STOPPED:
+        typer.echo(f"saved. Continue with:  {resume}", err=True)
+        raise typer.Exit(128 + asked[0])
+
+
+def main() -> None:
+    """Entry point: errors of the user are one message, errors of ours a traceback."""
+    # Idle OpenMP threads that spin make two busy processes ten times slower; sleeping ones do not.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    try:
+        app()
+    except ValueError as error:
+        if os.environ.get("ZERO2R1_TRACEBACK"):
+            raise
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(EXIT_CONFIG)

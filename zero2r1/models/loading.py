@@ -1,0 +1,48 @@
+"""Loading and saving Hugging Face models for training: float32 master weights, packed attention, ordinary folders."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedModel, PreTrainedTokenizerFast
+
+from zero2r1.models.attention import use_packed_attention
+from zero2r1.models.tokenizer import load_tokenizer
+
+
+def load_policy(model: str | Path, *, device: torch.device) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
+    """A causal LM in float32 with packed attention, and its tokenizer. No code from the model folder is run.
+
+    Raises:
+        ValueError: the folder or name cannot be loaded; the message says what to do offline.
+    """
+    try:
+        config = AutoConfig.from_pretrained(model, trust_remote_code=False)
+        policy = AutoModelForCausalLM.from_pretrained(model, config=config, dtype=torch.float32, trust_remote_code=False)
+        tokenizer = load_tokenizer(model)
+    except OSError as error:
+        raise ValueError(
+            f"E404 model: {model} is neither a folder with a model nor in the local cache, and it could not be fetched. "
+            f"On a machine with network:  hf download {model}  and copy the folder, then  --model=/path/to/it . "
+            f"To learn without any download:  zero2r1 demo"
+        ) from error
+    use_packed_attention(policy)
+    return policy.to(device), tokenizer
+
+
+def stop_token_ids(policy: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> tuple[int, ...]:
+    """Every id that ends an answer: the tokenizer's, the config's and the generation config's, in this order, each once."""
+    found: list[int] = []
+    for ids in (tokenizer.eos_token_id, policy.config.eos_token_id, policy.generation_config.eos_token_id):
+        found += [ids] if isinstance(ids, int) else list(ids or ())
+    if not found:
+        raise ValueError("E202 tokenizer: this model names no end token, so no answer would ever end. Set eos_token in its tokenizer")
+    return tuple(dict.fromkeys(found))
+
+
+def save_policy(policy: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path, *, stops: tuple[int, ...]) -> None:
+    """An ordinary folder that transformers, vLLM and PEFT load; its generation config lists every stop id."""
+    policy.generation_config = GenerationConfig(eos_token_id=list(stops), pad_token_id=tokenizer.pad_token_id, do_sample=True)
+    policy.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)

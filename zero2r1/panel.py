@@ -1,0 +1,87 @@
+"""What a terminal shows of a run: a live panel of a few lines, or plain lines when the output is piped."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+BLOCKS = "▁▂▃▄▅▆▇█"
+CURVES = (
+    ("accuracy", "rewards/accuracy/mean", 1.0),
+    ("format", "rewards/format/mean", 1.0),
+    ("length", "completions/mean_length", None),
+    ("self-check", "reasoning/self_check", 1.0),
+    ("one language", "reasoning/one_language", 1.0),
+)
+
+
+def sparkline(values: list[float], top: float | None, width: int = 24) -> str:
+    """The last values as block characters, averaged down to ``width``; ``top`` is the full block (the largest value if None)."""
+    if not values:
+        return ""
+    size = max(1, -(-len(values) // width))
+    means = [sum(values[i : i + size]) / len(values[i : i + size]) for i in range(0, len(values), size)]
+    ceiling = top or max(means) or 1.0
+    return "".join(BLOCKS[min(len(BLOCKS) - 1, max(0, int(value / ceiling * len(BLOCKS))))] for value in means)
+
+
+class Panel:
+    """Shows one phase: pretraining or RL. Use as a context; feed it rows.
+
+    Args:
+        plain_every: steps between two lines when the output is no terminal.
+    """
+
+    def __init__(self, title: str, total: int, *, console: Console, plain_every: int = 10) -> None:
+        self._title, self._total, self._console, self._plain_every = title, total, console, plain_every
+        self._curves: dict[str, list[float]] = {}
+        self._began = time.monotonic()
+        self._live = Live(console=console, refresh_per_second=4, transient=True) if console.is_terminal else None
+
+    def __enter__(self) -> Panel:
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._live:
+            self._live.stop()
+
+    def show(self, step: int, row: Mapping[str, Any]) -> None:
+        """Add a step and redraw."""
+        for label, key, _ in (*CURVES, ("loss", "pretraining_loss", None)):
+            if isinstance(row.get(key), (int, float)):
+                self._curves.setdefault(label, []).append(float(row[key]))
+        if self._live:
+            self._live.update(Text("\n".join([self._head(step, row), *self._lines(row)])))
+        elif step % self._plain_every == 0 or step == self._total or step == 1:
+            figures = "  ".join(f"{label} {values[-1]:.3g}" for label, values in self._curves.items())
+            self._console.print(f"{self._head(step, row)}  {figures}", highlight=False, soft_wrap=True)
+
+    def _head(self, step: int, row: Mapping[str, Any]) -> str:
+        passed = time.monotonic() - self._began
+        left = passed / step * (self._total - step)
+        speed = f"  {row['tokens_per_s'] / 1000:.1f}k tok/s" if row.get("tokens_per_s") else ""
+        return f"{self._title}  step {step}/{self._total}  {passed / step:.2f} s/step  {int(left) // 60}:{int(left) % 60:02d} left{speed}"
+
+    def _lines(self, row: Mapping[str, Any]) -> list[str]:
+        tops = {label: top for label, _, top in CURVES}
+        lines = [f"  {label:<13}{values[-1]:7.3g}  {sparkline(values, tops.get(label))}" for label, values in self._curves.items()]
+        if "frac_reward_zero_std" in row:
+            lines.append(
+                f"  groups without signal {row['frac_reward_zero_std']:.0%} (all right {row['frac_all_right']:.0%}, all wrong "
+                f"{row['frac_all_wrong']:.0%})  truncated {row['completions/clipped_ratio']:.0%}  entropy {row.get('entropy', 0):.2f}"
+            )
+        return lines
+
+
+def make_console() -> Console:
+    """A console on standard output that never wraps figures when piped."""
+    return Console(file=sys.stdout, width=None if sys.stdout.isatty() else 160)

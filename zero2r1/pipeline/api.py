@@ -1,0 +1,111 @@
+"""R1-Zero from settings or from Python: the functions behind `zero2r1 train zero` and :func:`zero2r1.train_zero`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from zero2r1.panel import Panel
+from zero2r1.pipeline.config import ZeroSettings
+from zero2r1.pipeline.laptop import base_model_folder, laptop_world
+from zero2r1.pipeline.preflight import preflight
+from zero2r1.pipeline.world import World
+from zero2r1.pipeline.zero import Extras, Stage, ZeroResult, run_zero
+from zero2r1.rewards.accuracy import VERIFIERS, Verifier
+from zero2r1.run_dir import RunDir
+from zero2r1.tasks.files import read_problems
+from zero2r1.types import Problem
+
+
+def load_world(settings: ZeroSettings) -> World:
+    """The problems the settings name: the laptop world, or files.
+
+    Raises:
+        ValueError: a file without held-out problems beside it.
+    """
+    if settings.data.train == "laptop":
+        return laptop_world(seed=settings.seed, train=settings.data.count, held_out=settings.evaluation.problems)
+    if settings.data.held_out is None:
+        raise ValueError("data.held_out is missing: name a file of problems to measure on, e.g. --data.held_out=test.jsonl")
+    columns = settings.data.columns or None
+    return World(
+        name=Path(settings.data.train).stem,
+        train=tuple(read_problems(Path(settings.data.train), split="train", columns=columns)[: settings.data.count]),
+        held_out=tuple(read_problems(Path(settings.data.held_out), split="test", columns=columns)),
+        template=settings.data.template,
+        verifiers=VERIFIERS,
+    )
+
+
+def load_stage(settings: ZeroSettings) -> Stage:
+    """Model and world, ready to be measured or trained."""
+    folder: str | Path = settings.model
+    if settings.model == "laptop":
+        folder, _ = base_model_folder(settings.base, seed=settings.seed if settings.base.seed is None else settings.base.seed)
+    elif settings.model == "smollm2-135m":
+        from zero2r1.models.smollm2 import smollm2_folder
+
+        folder = smollm2_folder()
+    return Stage(folder, load_world(settings), settings)
+
+
+def run_stage(settings: ZeroSettings, run: RunDir, *, console: Console, should_stop: Callable[[], bool]) -> ZeroResult:
+    """`train zero`: preflight, then the stage with a panel."""
+    stage = load_stage(settings)
+    checked = preflight(stage)
+    console.print("\n".join(checked.lines), highlight=False, markup=False)
+    if checked.faults:
+        raise ValueError("the preflight found faults:\n" + "\n".join(checked.faults))
+    with Panel("R1-Zero", settings.steps, console=console, plain_every=1 if settings.steps <= 20 else 10) as panel:
+        return run_zero(
+            stage,
+            run,
+            Extras(
+                on_step=lambda row: panel.show(row["step"], row),
+                on_evaluation=lambda found: console.print(
+                    f"{found.name}: " + "  ".join(f"{k} {v:.3f}" for k, v in found.figures().items()), highlight=False
+                ),
+                should_stop=should_stop,
+            ),
+        )
+
+
+def train_zero(
+    model: str | Path,
+    problems: Sequence[Problem],
+    *,
+    held_out: Sequence[Problem],
+    settings: ZeroSettings | None = None,
+    verifiers: Mapping[str, Verifier] = VERIFIERS,
+    template: str = "zero",
+    runs: Path = Path("runs"),
+    on_step: Callable[[Mapping[str, Any]], None] = lambda row: None,
+) -> ZeroResult:
+    """Train a model by pure RL on problems with verifiable answers (paper section 2.2).
+
+    Args:
+        model: a folder or name that `transformers` loads.
+        problems, held_out: to train on and to be measured on; each names its verifier, a key of ``verifiers``.
+        settings: everything else; the paper's by default.
+        template: a key of ``TEMPLATES``, ``chat``, or a text with one ``{question}``.
+
+    Returns:
+        The run folder, the evaluations before and after, and the trained model.
+    """
+    settings = settings or ZeroSettings()
+    world = World(name="custom", train=tuple(problems), held_out=tuple(held_out), template=template, verifiers=verifiers)
+    stage = Stage(model, world, settings)
+    faults = preflight(stage).faults
+    if faults:
+        raise ValueError("the preflight found faults:\n" + "\n".join(faults))
+    run = RunDir.create(runs, "zero", command=["train_zero"], config=settings.model_dump_json(indent=1), seed=settings.seed)
+    try:
+        result = run_zero(stage, run, Extras(on_step=on_step))
+    except BaseException as error:
+        run.close("failed", f"{type(error).__name__}: {error}")
+        raise
+    run.close(result.outcome.value)
+    return result

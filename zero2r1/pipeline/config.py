@@ -1,0 +1,77 @@
+"""Settings of the R1-Zero stage: what GRPO needs, and which model, problems, rewards and evaluation go with it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field, model_validator
+
+from zero2r1.config import Settings
+from zero2r1.grpo.config import TrainSettings
+
+RECIPES = next((p for p in (Path(__file__).parents[2] / "recipes", Path(__file__).parents[1] / "_recipes") if p.is_dir()), Path("recipes"))
+"""The recipes of a checkout, or those an installed package carries."""
+
+
+class DataSettings(Settings):
+    """Problems to train on and to be measured on: ``laptop``, or files and Hub names (see zero2r1.tasks.files)."""
+
+    train: str = "laptop"
+    held_out: str | None = None  # needed with files; the laptop world has its own held-out split
+    count: int = Field(8192, ge=1)  # of the laptop world; the most rows taken from a file
+    template: str = "zero"  # a name of zero2r1.template.TEMPLATES, `chat`, or a text with one {question}
+    columns: dict[str, str] = {}  # e.g. {prompt: problem, answer: solution}; detected when left out
+
+
+class RewardSettings(Settings):
+    """R_rule = R_acc + R_format with equal weights (paper, equation 4); rule rewards only."""
+
+    weights: dict[str, float] = {"accuracy": 1.0, "format": 1.0}
+    allow_neural: bool = False  # the paper trains R1-Zero without any neural reward, because policies learn to hack them
+
+    @model_validator(mode="after")
+    def _rules_only(self) -> RewardSettings:
+        neural = [name for name in self.weights if name not in RULE_REWARDS]
+        if neural and not self.allow_neural:
+            raise ValueError(
+                f"R1-Zero uses rule rewards only, and {neural} are none of {sorted(RULE_REWARDS)}. Long runs learn to please a neural "
+                "reward instead of being right (paper, section 2.2.2). To do it all the same: --reward.allow_neural=true"
+            )
+        return self
+
+
+RULE_REWARDS = frozenset({"accuracy", "format", "language"})
+
+
+class EvaluationSettings(Settings):
+    """Held-out measurement, before, during and after training."""
+
+    problems: int = Field(256, ge=2)
+    samples: int = Field(8, ge=1)  # answers per problem: pass@1 is their mean, maj@8 their vote
+    probes: int = Field(64, ge=0)  # fixed questions answered and stored every `evaluate_every` steps
+    temperature: float = Field(1.0, ge=0)
+    max_new_tokens: int = Field(200, ge=1)
+    seed: int = 1
+
+
+class BaseSettings(Settings):
+    """The laptop world's base model: trained from nothing, then kept by digest."""
+
+    steps: int = Field(1000, ge=1)
+    rows: int = Field(16, ge=1)
+    row_length: int = Field(256, ge=8)
+    size: str = "teacher"
+    seed: int | None = None  # the run's seed
+
+
+class ZeroSettings(TrainSettings):
+    """Everything ``train zero`` and ``demo`` know."""
+
+    model: str = "laptop"  # `laptop`, `smollm2-135m`, or a folder or name that transformers loads
+    base: BaseSettings = BaseSettings()
+    data: DataSettings = DataSettings()
+    reward: RewardSettings = RewardSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
+    shuffle_rewards: bool = False  # control: rewards are dealt out at random within the rollout
+    negate_rewards: bool = False  # control: what is wrong is rewarded
+    threads: int | None = Field(None, ge=1)

@@ -1,0 +1,96 @@
+"""Checks before any training: what the model will see, what ends an answer, whether the reward tells right from wrong.
+
+Everything is computed on the real settings in a second or two; the result is text for the user and an error for what cannot work.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from zero2r1.pipeline.zero import Stage
+from zero2r1.types import Completion, Problem, Reward, Segment
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preflight:
+    """Lines to print, and what must be mended before training (empty: go ahead)."""
+
+    lines: tuple[str, ...]
+    faults: tuple[str, ...]
+
+
+def preflight(stage: Stage) -> Preflight:
+    """Check a stage. Never trains, samples or writes."""
+    settings, problem = stage.settings, stage.world.train[0]
+    ids = stage.prompt_ids(problem)
+    pieces = stage.tokenizer.convert_ids_to_tokens(list(ids))
+    lines = [f"prompt    {len(ids)} tokens: {' '.join(str(p) for p in pieces[:60])}{' ...' if len(pieces) > 60 else ''}"]
+    stops = [f"{i} {stage.tokenizer.convert_ids_to_tokens(i)}" for i in stage.stops]
+    lines.append(f"stops at  {', '.join(stops)}   (padding: {stage.tokenizer.pad_token})")
+    rollout, parts = settings.rollout, settings.grpo.mini_batches
+    outputs = rollout.prompts_per_rollout * rollout.group_size
+    lines.append(
+        f"batch     {rollout.prompts_per_rollout} prompts x {rollout.group_size} answers = {outputs} completions a rollout "
+        f"= {parts} update{'s' if parts > 1 else ''} of {outputs // parts}; {settings.steps} steps = {-(-settings.steps // parts)} rollouts"
+    )
+    lines.append(f"memory    about {_memory(stage) / 2**30:.2f} GiB: weights, gradients, optimizer, reference and the cache of the sampler")
+    probes = reward_probes(stage, problem)
+    shown = " · ".join(f"{name} {'none' if r.value is None else format(r.value, '.2f')}" for name, r in probes.items())
+    lines.append(f"reward    {shown}")
+    return Preflight(lines=tuple(lines), faults=tuple(_faults(stage, probes, len(ids))))
+
+
+def reward_probes(stage: Stage, problem: Problem) -> dict[str, Reward]:
+    """The reward of a right, a wrong, an empty and a truncated answer, each in the wanted layout."""
+    from zero2r1.rewards.accuracy import reference_answer
+
+    gold = reference_answer(problem.answer or "")
+    wrong = "0" if gold.strip() != "0" else "1"
+    texts = {
+        "gold": (f"<think> {gold} </think> <answer> {gold} </answer>", "stop"),
+        "wrong": (f"<think> {wrong} </think> <answer> {wrong} </answer>", "stop"),
+        "empty": ("", "stop"),
+        "truncated": (f"<think> {gold}", "length"),
+    }
+    grade = stage.world.grader(stage.settings.reward)
+    completions = [
+        Completion(
+            segments=(Segment(token_ids=(0,), logprobs=(0.0,)),),
+            text=text,
+            finish_reason="stop" if reason == "stop" else "length",
+            seed=0,
+            policy_version=0,
+        )
+        for text, reason in texts.values()
+    ]
+    return dict(zip(texts, grade([problem] * len(texts), completions), strict=True))
+
+
+def _faults(stage: Stage, probes: dict[str, Reward], prompt_tokens: int) -> list[str]:
+    faults: list[str] = []
+    gold = probes["gold"].value
+    if gold is None:
+        faults.append(f"the reference answer of {stage.world.train[0].id} cannot be graded: {dict(probes['gold'].details)}")
+    for name in ("wrong", "empty", "truncated"):
+        other = probes[name].value
+        if gold is not None and other is not None and other >= gold:
+            faults.append(f"the reward of the gold answer ({gold:.2f}) does not beat the {name} one ({other:.2f})")
+    context = getattr(stage.policy.config, "max_position_embeddings", None)
+    settings = stage.settings
+    cap = max(settings.rollout.max_new_tokens, *settings.rollout.max_new_tokens_from_step.values(), 0)
+    if context is not None and prompt_tokens + cap > context:
+        faults.append(
+            f"a prompt of {prompt_tokens} tokens and an answer of up to {cap} exceed the model's context of {context}: "
+            f"--rollout.max_new_tokens={context - prompt_tokens} --rollout.max_new_tokens_from_step={{}}"
+        )
+    return faults
+
+
+def _memory(stage: Stage) -> int:
+    """Bytes: float32 weights, gradients, two Adam moments, the reference, and the sampler's cache."""
+    settings, config = stage.settings, stage.policy.config
+    weights = sum(p.numel() for p in stage.policy.parameters())
+    copies = 4 + (settings.grpo.beta > 0)
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return 4 * (weights * copies + settings.rollout.token_budget * config.num_hidden_layers * heads * width * 2)

@@ -1,0 +1,106 @@
+"""What a training stage needs to know about where its problems come from, in one value."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from zero2r1.eval.runner import EvalResult, evaluate
+from zero2r1.pipeline.config import EvaluationSettings, RewardSettings
+from zero2r1.rewards.accuracy import Verifier, accuracy_reward
+from zero2r1.rewards.combine import make_grader
+from zero2r1.rewards.format import format_reward
+from zero2r1.rollout.engine import Engine, SamplingParams
+from zero2r1.template import parse_response
+from zero2r1.types import Completion, Grader, Problem, RewardFn
+
+PAPER_REFLECTION_WORDS = frozenset({"wait", "mistake", "however", "but", "retry", "error", "verify", "wrong", "evaluate", "check"})
+"""The words whose frequency the paper follows (supplement C.2)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class World:
+    """Problems, how they are worded for the model, and how answers are judged and described."""
+
+    name: str
+    train: tuple[Problem, ...]
+    held_out: tuple[Problem, ...]
+    template: str
+    verifiers: Mapping[str, Verifier]
+    reflection_words: frozenset[str] = PAPER_REFLECTION_WORDS
+    self_check_words: frozenset[str] = frozenset({"wait"})
+    language_share: Callable[[str, str], float | None] | None = None
+    """(text, language) -> share of the language's words; ``None`` where the world has one language."""
+
+    def rewards(self) -> dict[str, RewardFn]:
+        """The rule rewards of this world, by name."""
+        functions: dict[str, RewardFn] = {"accuracy": accuracy_reward(self.verifiers), "format": format_reward()}
+        share = self.language_share
+        if share is not None:
+
+            def language(completions: list[Any], **columns: Any) -> list[float | None]:
+                thoughts = [parse_response(text).thinking or "" for text in completions]
+                return [share(t, wanted) or 0.0 for t, wanted in zip(thoughts, columns["language"], strict=True)]
+
+            functions["language"] = language
+        return functions
+
+    def grader(self, settings: RewardSettings) -> Grader:
+        """The weighted sum the settings ask for.
+
+        Raises:
+            ValueError: a reward this world does not have.
+        """
+        known = self.rewards()
+        unknown = set(settings.weights) - set(known)
+        if unknown:
+            raise ValueError(f"reward.weights names {sorted(unknown)}; the {self.name} world has {sorted(known)}")
+        return make_grader({name: known[name] for name in settings.weights}, settings.weights)
+
+    def accuracy_grader(self) -> Grader:
+        """Accuracy alone: what evaluation counts as right, whatever training rewards."""
+        return make_grader({"accuracy": self.rewards()["accuracy"]}, {"accuracy": 1.0})
+
+    def describe(self, problem: Problem, completion: Completion) -> dict[str, float]:
+        """Traits of one output that are watched, not rewarded."""
+        parsed = parse_response(completion.text)
+        words = completion.text.lower().replace(",", " ").replace(".", " ").split()
+        ended = completion.finish_reason == "stop"
+        traits = {
+            "format_ok": float(ended and parsed.strict),
+            "self_check": float(any(word in self.self_check_words for word in words)),
+            "reflection_words": float(sum(word in self.reflection_words for word in words)),
+        }
+        if self.language_share is not None:
+            share = self.language_share(completion.text, problem.language)
+            traits["language_share"] = 1.0 if share is None else share
+            traits["one_language"] = float(share is None or share == 1.0)
+        return traits
+
+
+def measure(
+    engine: Engine,
+    world: World,
+    *,
+    name: str,
+    encode: Callable[[Problem], tuple[tuple[int, ...], tuple[int, ...]]],
+    settings: EvaluationSettings,
+    stop_token_ids: tuple[int, ...],
+    problems: int | None = None,
+    grader: Grader | None = None,
+) -> EvalResult:
+    """Evaluate a checkpoint on the world's held-out problems (the first ``problems`` of them)."""
+    chosen = world.held_out[: problems if problems is not None else settings.problems]
+    params = SamplingParams(max_new_tokens=settings.max_new_tokens, stop_token_ids=stop_token_ids, temperature=settings.temperature)
+    return evaluate(
+        engine,
+        chosen,
+        name=name,
+        encode=encode,
+        grader=grader or world.accuracy_grader(),
+        describe=world.describe,
+        params=params,
+        samples=settings.samples,
+        seed=settings.seed,
+    )

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedModel, PreTrainedTokenizerFast
+from transformers.utils.logging import disable_progress_bar
 
 from zero2r1.models.attention import use_packed_attention
 from zero2r1.models.tokenizer import load_tokenizer
@@ -17,6 +18,7 @@ def load_policy(model: str | Path, *, device: torch.device) -> tuple[PreTrainedM
     Raises:
         ValueError: the folder or name cannot be loaded; the message says what to do offline.
     """
+    disable_progress_bar()  # it would run through the panel
     try:
         config = AutoConfig.from_pretrained(model, trust_remote_code=False)
         policy = AutoModelForCausalLM.from_pretrained(model, config=config, dtype=torch.float32, trust_remote_code=False)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import transformers
+from transformers.utils.logging import disable_progress_bar
 
 from zero2r1.models.tiny import SIZES, build_tiny_model
 from zero2r1.models.tokenizer import word_tokenizer
@@ -101,6 +102,7 @@ def base_model_folder(
     temporary = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
+    disable_progress_bar()
     model.save_pretrained(temporary)
     tokenizer.save_pretrained(temporary)
     (temporary / "pretraining.json").write_text(json.dumps({**settings.model_dump(), "seed": seed, "loss": loss}), encoding="utf-8")

@@ -176,7 +176,7 @@ def problems(
 
     Args:
         distinct: no two share their content. ``solve`` has some hundred equations, a tenth of them held out: where
-            distinct ones run out, an item comes again in other words.
+            distinct ones run out, an item comes again in the other language.
     """
     rng = random.Random(f"{seed}/{split}/problems")
     found: list[Problem] = []
@@ -190,17 +190,22 @@ def problems(
             if not distinct or item.key not in seen:
                 break
             item = sample_item(rng, task, level, split=split)
-        seen.add(item.key)
-        found.append(_problem(item, language, split, index, rng))
+        else:  # no unseen content is left: the same content in the other language, if that is still free
+            for _ in range(200):
+                if f"{item.key}/{language}" not in seen:
+                    break
+                item = sample_item(rng, task, level, split=split)
+        seen |= {item.key, f"{item.key}/{language}"}
+        found.append(_problem(item, language, split, f"{seed}/{index}", rng))
     return found
 
 
-def _problem(item: Item, language: str, split: Split, index: int, rng: random.Random) -> Problem:
+def _problem(item: Item, language: str, split: Split, name: str, rng: random.Random) -> Problem:
     extra: dict[str, object] = {"task": item.task}
     if item.task == "pair":
         extra |= {"total": item.values[0], "numbers": item.values[1]}
     return Problem(
-        id=f"laptop/{split}/{index}",
+        id=f"laptop/{split}/{name}",
         prompt=question(item, language, rng),
         answer=answer_text(item),
         verifier=VERIFIER,

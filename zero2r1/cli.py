@@ -262,8 +262,10 @@ def _guarded(run: Any, work: Callable[[Callable[[], bool]], Any], resume: str) -
 
 def main() -> None:
     """Entry point: errors of the user are one message, errors of ours a traceback."""
-    # Idle OpenMP threads that spin make two busy processes ten times slower; sleeping ones do not.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    # GNU OpenMP's idle threads spin for so long that two busy processes slow each other down tenfold; never spinning costs an
+    # idle machine 70 %. A short spin has most of both (docs/results.md).
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     try:
         app()
     except ValueError as error:

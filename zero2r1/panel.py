@@ -42,7 +42,7 @@ class Panel:
     def __init__(self, title: str, total: int, *, console: Console, plain_every: int = 10) -> None:
         self._title, self._total, self._console, self._plain_every = title, total, console, plain_every
         self._curves: dict[str, list[float]] = {}
-        self._began = time.monotonic()
+        self._began: tuple[int, float] | None = None
         self._live = Live(console=console, refresh_per_second=4, transient=True) if console.is_terminal else None
 
     def __enter__(self) -> Panel:
@@ -59,6 +59,8 @@ class Panel:
         for label, key, _ in (*CURVES, ("loss", "pretraining_loss", None)):
             if isinstance(row.get(key), (int, float)):
                 self._curves.setdefault(label, []).append(float(row[key]))
+        if self._began is None:
+            self._began = (step, time.monotonic())  # what came before the first step (an evaluation) is not the speed of a step
         if self._live:
             self._live.update(Text("\n".join([self._head(step, row), *self._lines(row)])))
         elif step % self._plain_every == 0 or step == self._total or step == 1:
@@ -66,10 +68,17 @@ class Panel:
             self._console.print(f"{self._head(step, row)}  {figures}", highlight=False, soft_wrap=True)
 
     def _head(self, step: int, row: Mapping[str, Any]) -> str:
-        passed = time.monotonic() - self._began
-        left = passed / step * (self._total - step)
         speed = f"  {row['tokens_per_s'] / 1000:.1f}k tok/s" if row.get("tokens_per_s") else ""
-        return f"{self._title}  step {step}/{self._total}  {passed / step:.2f} s/step  {int(left) // 60}:{int(left) % 60:02d} left{speed}"
+        return f"{self._title}  step {step}/{self._total}{self._pace(step)}{speed}"
+
+    def _pace(self, step: int) -> str:
+        assert self._began is not None
+        first, began = self._began
+        if step == first:
+            return ""
+        pace = (time.monotonic() - began) / (step - first)
+        left = int(pace * (self._total - step))
+        return f"  {pace:.2f} s/step  {left // 60}:{left % 60:02d} left"
 
     def _lines(self, row: Mapping[str, Any]) -> list[str]:
         tops = {label: top for label, _, top in CURVES}

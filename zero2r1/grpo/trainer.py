@@ -16,9 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Any, Protocol
-
-from transformers import PreTrainedModel
+from typing import TYPE_CHECKING, Any, Protocol
 
 from zero2r1.checkpoint import load_latest, load_optimizer_tensors, optimizer_tensors, save_checkpoint
 from zero2r1.grpo.batches import ScoredGroup, cut_by_question, score_group, training_samples
@@ -30,6 +28,9 @@ from zero2r1.rollout.engine import Engine, SamplingParams
 from zero2r1.seeds import derive_seed
 from zero2r1.training.optimizer import build_adamw, learning_rate_factor
 from zero2r1.types import Completion, Grader, Problem
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 Describe = Callable[[Problem, Completion], Description]
 

@@ -9,16 +9,19 @@ import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from zero2r1.grpo.config import ComputeSettings, GrpoSettings
 from zero2r1.grpo.loss import GrpoLoss, grpo_loss
 from zero2r1.training.logprobs import completion_logprobs
 from zero2r1.training.packing import PackedBatch, pack, split_into_packs
 from zero2r1.types import TrainingSample
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,10 +9,9 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from zero2r1.eval.claims import ClaimVerdict, judge, read_claims
 from zero2r1.eval.runner import EvalResult
@@ -27,6 +26,9 @@ from zero2r1.rollout.torch_engine import TorchEngine
 from zero2r1.run_dir import RunDir
 from zero2r1.template import TEMPLATES, render
 from zero2r1.types import Grader, Problem
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

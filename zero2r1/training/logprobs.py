@@ -8,15 +8,17 @@ Shapes: C completion tokens, D width, V vocabulary.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from zero2r1.models.attention import backbone_forward
 from zero2r1.training.packing import PackedBatch
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 CHUNK_BYTES = 64 * 2**20
 """Logits held at once; the chunk is this many bytes of float32 over the vocabulary."""

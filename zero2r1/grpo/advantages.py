@@ -18,6 +18,8 @@ def group_mean_std(rewards: Sequence[float], *, ddof: int = 0, epsilon: float = 
         ValueError: fewer than two rewards, or one that is not finite.
     """
     centred = group_mean(rewards)
+    if not any(centred):
+        return centred
     std = math.sqrt(sum(value * value for value in centred) / (len(centred) - ddof))
     return [value / (std + epsilon) for value in centred]
 

@@ -24,6 +24,7 @@ from zero2r1.grpo.config import TrainSettings
 from zero2r1.grpo.metrics import Description, rollout_metrics, rollout_rows
 from zero2r1.grpo.sampling import EncodePrompt, questions_of_rollout, sample_groups
 from zero2r1.grpo.update import FixedPack, UpdateStats, fix_logprobs, policy_update
+from zero2r1.models.loading import checkpoint_activations
 from zero2r1.rollout.engine import Engine, SamplingParams
 from zero2r1.seeds import derive_seed
 from zero2r1.training.optimizer import build_adamw, learning_rate_factor
@@ -102,7 +103,7 @@ class GrpoTrainer:
         self._policy, self._engine, self._environment, self._settings = policy, engine, environment, settings
         self._run, self._checkpoints, self._save_model, self._hooks = run, checkpoints, save_model, hooks or Hooks()
         if settings.compute.gradient_checkpointing:
-            policy.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            checkpoint_activations(policy)
             policy.train()  # transformers checkpoints in training mode only; dropout is off in either mode
         else:
             policy.eval()
@@ -110,7 +111,8 @@ class GrpoTrainer:
         choice = settings.grpo.old_logprobs
         if choice == "sampler" and not engine.exact:
             raise ValueError("grpo.old_logprobs is 'sampler', but this engine is not exact. Set grpo.old_logprobs: recompute")
-        self._recompute_old = choice == "recompute" or not engine.exact
+        # The engine samples in float32; a trainer that computes in bfloat16 would see ratios other than 1 before any update.
+        self._recompute_old = choice == "recompute" or (choice == "auto" and not (engine.exact and settings.compute.dtype == "float32"))
         opt = settings.optimizer
         self._optimizer = build_adamw(policy, learning_rate=opt.learning_rate, betas=opt.betas, weight_decay=opt.weight_decay)
         self.step = 0

@@ -45,6 +45,16 @@ def stop_token_ids(policy: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) 
 
 def save_policy(policy: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path, *, stops: tuple[int, ...]) -> None:
     """An ordinary folder that transformers, vLLM and PEFT load; its generation config lists every stop id."""
+    disable_progress_bar()
     policy.generation_config = GenerationConfig(eos_token_id=list(stops), pad_token_id=tokenizer.pad_token_id, do_sample=True)
     policy.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+
+
+def checkpoint_activations(policy: PreTrainedModel) -> None:
+    """Keep only each layer's input in training mode and compute the rest again on the way back: less memory, more time."""
+    kwargs = {"use_reentrant": False}
+    if hasattr(policy, "activation_checkpointing_enable"):  # the newer name
+        policy.activation_checkpointing_enable(kwargs)
+    else:
+        policy.gradient_checkpointing_enable(kwargs)

@@ -7,12 +7,11 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import transformers
-from transformers.utils.logging import disable_progress_bar
-
+from zero2r1.models.loading import save_policy, stop_token_ids
 from zero2r1.models.tiny import SIZES, build_tiny_model
 from zero2r1.models.tokenizer import word_tokenizer
 from zero2r1.pipeline.config import BaseSettings
@@ -102,9 +101,7 @@ def base_model_folder(
     temporary = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
-    disable_progress_bar()
-    model.save_pretrained(temporary)
-    tokenizer.save_pretrained(temporary)
+    save_policy(model, tokenizer, temporary, stops=stop_token_ids(model, tokenizer))
     (temporary / "pretraining.json").write_text(json.dumps({**settings.model_dump(), "seed": seed, "loss": loss}), encoding="utf-8")
     if folder.is_dir():  # another process was faster
         shutil.rmtree(temporary)
@@ -120,6 +117,6 @@ def _digest(settings: BaseSettings, seed: int) -> str:
         "corpus": corpus.VERSION,
         "words": vocabulary(),
         "size": repr(SIZES[settings.size]),
-        "transformers": transformers.__version__,
+        "transformers": version("transformers"),
     }
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]

@@ -36,7 +36,7 @@ def completion_logprobs(
     """
     hidden = backbone_forward(model, batch.input_ids, batch.position_ids, batch.layout).index_select(0, batch.source)
     head = model.get_output_embeddings()
-    dtype = torch.float32 if float32_logits else None
+    dtype = torch.promote_types(hidden.dtype, torch.float32) if float32_logits else None
     return chunked_logprobs(hidden, head.weight, batch.targets, temperature=temperature, with_entropy=with_entropy, head_dtype=dtype)
 
 

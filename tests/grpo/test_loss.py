@@ -1,0 +1,170 @@
+"""The loss against hand-worked numbers and against a second, independent implementation in float64."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from tests.grpo import reference
+from zero2r1.grpo.aggregation import AGGREGATIONS
+from zero2r1.grpo.loss import KL_ESTIMATORS, RATIOS, clipped_surrogate, grpo_loss, kl_k3
+
+
+def doubles(*values: float) -> Tensor:
+    return torch.tensor(values, dtype=torch.float64)
+
+
+def test_k3_by_hand():
+    # x = log(pi_ref/pi): e^x - x - 1. At -ln 2: 0.5 + 0.6931472 - 1 = 0.1931472; at ln 2: 2 - 0.6931472 - 1 = 0.3068528
+    x = doubles(-math.log(2), math.log(2), 0.0)
+    assert kl_k3(torch.zeros_like(x), x, torch.ones_like(x)).tolist() == pytest.approx([0.1931471806, 0.3068528194, 0.0], abs=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("rho", "advantage", "epsilon", "value", "gradient"),
+    [
+        (1.5, 1.0, 0.2, 1.2, 0.0),  # too far up already: cut
+        (1.5, -1.0, 0.2, -1.5, -1.0),  # worse and more likely: the full gradient
+        (0.5, 1.0, 0.2, 0.5, 1.0),
+        (0.5, -1.0, 0.2, -0.8, 0.0),  # worse and rarer by enough: cut
+        (1.0, 1.0, 0.2, 1.0, 1.0),
+        (1.0, -1.0, 0.2, -1.0, -1.0),
+        (15.0, 1.0, 10.0, 11.0, 0.0),
+        (15.0, -1.0, 10.0, -15.0, -1.0),
+        (0.01, -1.0, 10.0, -0.01, -1.0),  # 1 - 10 < 0: the lower bound never acts
+    ],
+)
+def test_clipping_truth_table(rho, advantage, epsilon, value, gradient):
+    ratio = doubles(rho).requires_grad_()
+    result = clipped_surrogate(ratio, doubles(advantage), clip_low=epsilon, clip_high=epsilon)
+    result.sum().backward()
+    assert result.item() == pytest.approx(value, abs=1e-12)
+    assert ratio.grad.item() == gradient
+
+
+def a_batch(seed: int = 0, vocab: int = 3) -> tuple[np.ndarray, list[reference.Output]]:
+    """Seven outputs in three groups, lengths 1 to 6, some tokens forced; ratios spread over both sides of the clip."""
+    rng = np.random.default_rng(seed)
+    outputs, first = [], 0
+    logits = rng.normal(size=(23, vocab))
+    for group, length in ((0, 3), (0, 1), (0, 4), (1, 6), (1, 2), (2, 5), (2, 2)):
+        rows = tuple(range(first, first + length))
+        tokens = tuple(int(t) for t in rng.integers(vocab, size=length))
+        logp = [reference.log_softmax(logits[r])[t] for r, t in zip(rows, tokens, strict=True)]
+        outputs.append(
+            reference.Output(
+                group=group,
+                rows=rows,
+                tokens=tokens,
+                advantage=float(rng.normal()),
+                old=tuple(float(x + rng.normal() * 0.25) for x in logp),
+                ref=tuple(float(x + rng.normal() * 0.4) for x in logp),
+                trained=tuple(length < 4 or t != 1 for t in range(length)),
+            )
+        )
+        first += length
+    return logits, outputs
+
+
+def ours(logits: Tensor, outputs: list[reference.Output], *, aggregation: str, cap: int, **options: object) -> Tensor:
+    lengths = [sum(o.trained) for o in outputs]
+    weights = AGGREGATIONS[aggregation](lengths, [o.group for o in outputs], cap)
+    rows = torch.tensor([row for o in outputs for row in o.rows])
+    tokens = torch.tensor([token for o in outputs for token in o.tokens])
+    flat = [(o, w, s) for s, (o, w) in enumerate(zip(outputs, weights, strict=True))]
+    return grpo_loss(
+        logits[rows].log_softmax(-1).gather(-1, tokens[:, None])[:, 0],
+        doubles(*(x for o, _, _ in flat for x in o.old)),
+        doubles(*(o.advantage for o, _, _ in flat for _ in o.rows)),
+        doubles(*(w * trained for o, w, _ in flat for trained in o.trained)),
+        torch.tensor([s for o, _, s in flat for _ in o.rows]),
+        ref_logprobs=doubles(*(x for o, _, _ in flat for x in o.ref)),
+        **options,
+    ).loss
+
+
+NUMBERS = [(0.0, 0.2, 0.2), (0.3, 0.15, 0.28), (0.04, 10.0, 10.0)]  # beta, clip_low, clip_high
+CHOICES = list(itertools.product(sorted(RATIOS), sorted(KL_ESTIMATORS), sorted(AGGREGATIONS), NUMBERS))
+
+
+@pytest.mark.parametrize(("ratio", "kl", "aggregation", "numbers"), CHOICES)
+def test_value_and_gradient_equal_the_second_implementation(ratio, kl, aggregation, numbers):
+    beta, clip_low, clip_high = numbers
+    logits, outputs = a_batch()
+    options = {"ratio": ratio, "kl": kl, "beta": beta, "clip_low": clip_low, "clip_high": clip_high}
+    leaf = torch.tensor(logits, requires_grad=True)
+    value = ours(leaf, outputs, aggregation=aggregation, cap=9, **options)
+    value.backward()
+
+    def theirs(at):
+        return reference.loss(at, outputs, aggregation=aggregation, cap=9, **options)
+
+    assert value.item() == pytest.approx(theirs(logits), abs=1e-12)
+    assert np.abs(leaf.grad.numpy() - reference.gradient(theirs, logits)).max() <= 1e-9
+
+
+def test_the_batch_has_clipped_tokens_on_both_sides():
+    """Or the comparison above would not have tried the clip."""
+    logits, outputs = a_batch()
+    ratios = [
+        (np.exp(reference.log_softmax(logits[r])[t] - old), o.advantage)
+        for o in outputs
+        for r, t, old in zip(o.rows, o.tokens, o.old, strict=True)
+    ]
+    assert any(rho > 1.28 and a > 0 for rho, a in ratios)
+    assert any(rho < 0.8 and a < 0 for rho, a in ratios)
+
+
+def test_first_step_has_loss_zero_and_a_gradient():
+    """TRL #2703, open-r1 #239: loss 0 on policy is the normal case, because advantages of a group sum to zero."""
+    logits = torch.randn(4, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    logp = logits.log_softmax(-1)[:, 0]
+    result = grpo_loss(
+        logp, logp.detach(), doubles(1, 1, -1, -1), doubles(0.25, 0.25, 0.25, 0.25), torch.tensor([0, 0, 1, 1]),
+        ref_logprobs=None, beta=0.0, clip_low=0.2, clip_high=0.2,
+    )  # fmt: skip
+    result.loss.backward()
+    assert result.loss.item() == 0.0
+    assert result.ratio.tolist() == [1.0] * 4
+    assert logits.grad.abs().max() > 0.1
+
+
+def test_equal_rewards_with_kl_leave_the_pure_kl_gradient():
+    """TRL PR #7068: a group without signal still pays its KL; with beta 0 it pays nothing."""
+    logp, ref = doubles(-1.0, -0.5).requires_grad_(), doubles(-0.8, -0.9)
+    segments, weights = torch.tensor([0, 1]), doubles(0.5, 0.5)
+    result = grpo_loss(
+        logp, logp.detach(), doubles(0, 0), weights, segments, ref_logprobs=ref, beta=0.1, clip_low=0.2, clip_high=0.2,
+    )  # fmt: skip
+    result.loss.backward()
+    # d k3 / d logp = 1 - exp(ref - logp): (1 - e^0.2, 1 - e^-0.4) = (-0.2214028, 0.3296800), times 0.1 * 0.5
+    assert logp.grad.tolist() == pytest.approx([-0.01107014, 0.01648400], abs=1e-8)
+
+
+@pytest.mark.parametrize("hidden", [float("nan"), float("inf"), -1e9])
+def test_what_stands_at_masked_positions_never_matters(hidden):
+    """Soup PR #1084: exp of garbage at a masked position, times zero, is NaN."""
+    gradients = []
+    for garbage in (-2.0, hidden):
+        logp = doubles(-1.0, -0.5).requires_grad_()
+        full = torch.cat([logp, doubles(-3.0)])
+        result = grpo_loss(
+            full, doubles(-1.1, -0.4, garbage), doubles(1, 1, 1), doubles(0.5, 0.5, 0), torch.tensor([0, 0, 0]),
+            ref_logprobs=doubles(-1, -1, garbage), beta=0.1, clip_low=0.2, clip_high=0.2, ratio="sequence",
+        )  # fmt: skip
+        result.loss.backward()
+        gradients.append(logp.grad.tolist())
+    assert gradients[0] == gradients[1]
+
+
+def test_beta_without_reference_is_refused():
+    with pytest.raises(ValueError, match="no reference"):
+        grpo_loss(
+            doubles(-1), doubles(-1), doubles(1), doubles(1), torch.tensor([0]),
+            ref_logprobs=None, beta=0.1, clip_low=0.2, clip_high=0.2,
+        )  # fmt: skip

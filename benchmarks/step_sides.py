@@ -16,6 +16,7 @@ def run_zero2r1(case: Case, folder: Path, batches: Sequence[Batch], dtype: str) 
     """All steps with zero2r1: packed training, finished rows leave the decode, old log-probabilities from the sampler."""
     import copy
 
+    import torch
     from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
     from zero2r1.grpo.config import ComputeSettings
@@ -27,7 +28,7 @@ def run_zero2r1(case: Case, folder: Path, batches: Sequence[Batch], dtype: str) 
     policy = AutoModelForCausalLM.from_pretrained(folder, dtype="float32").eval()
     use_packed_attention(policy)
     reference = copy.deepcopy(policy).requires_grad_(False)
-    engine = TorchEngine(policy, tokenizer.decode)
+    engine = TorchEngine(policy, tokenizer.decode, autocast=torch.bfloat16 if dtype == "bfloat16" else None)
     optimizer = build_adamw(policy, learning_rate=LEARNING_RATE, betas=(0.9, 0.95), weight_decay=0.0)
     side = {"policy": policy, "reference": reference, "engine": engine, "optimizer": optimizer, "compute": ComputeSettings(dtype=dtype)}
     clock = Clock()
@@ -49,7 +50,6 @@ def _zero2r1_step(case: Case, batch: Batch, clock: Clock, side: Mapping[str, Any
 
     grpo, compute = GrpoSettings(beta=BETA, mini_batches=UPDATES), side["compute"]
     policy, engine = side["policy"], side["engine"]
-    recompute = not engine.exact or compute.dtype != "float32"  # as the trainer decides it
     shared = {"prompt": "", "answer": None, "verifier": "", "domain": "", "language": "", "source": "", "licence": "", "split": ""}
     problems = [Problem(id=str(i), **shared) for i in range(case.prompts)]
     rewards = np.array(batch.rewards).reshape(case.prompts, case.group)
@@ -67,7 +67,7 @@ def _zero2r1_step(case: Case, batch: Batch, clock: Clock, side: Mapping[str, Any
     parts = cut_by_question([score_group(group, grpo) for group in groups], UPDATES, seed=number)
     samples = [training_samples(part, grpo, cap=case.cap, skip_without_signal=True) for part in parts]
     fix = clock.timed("ref_logprobs", fix_logprobs)
-    passes: dict[str, Any] = {"temperature": 1.0, "recompute_old": recompute, "settings": compute}
+    passes: dict[str, Any] = {"temperature": 1.0, "recompute_old": not engine.exact, "settings": compute}
     fixed = [fix(part, policy, side["reference"], **passes) for part in samples]
     update = clock.timed("train", policy_update)
     for packs in fixed:

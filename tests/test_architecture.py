@@ -20,7 +20,7 @@ LAYERS: dict[str, int] = {
     for layer, names in enumerate(
         [
             "types template seeds",
-            "config run_dir tasks rewards models",
+            "config run_dir tasks rewards models tracking",
             "rollout training checkpoint",
             "grpo sft reward_models rejection_sampling eval pretraining panel figures",
             "pipeline distill",

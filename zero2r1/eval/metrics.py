@@ -41,7 +41,7 @@ def majority_vote(votes: Mapping[A, int], right: Mapping[A, bool]) -> float:
 
 def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
     """Mean and its standard error: sample standard deviation over the square root of the count (0 for a single value)."""
-    if not values:
+    if len(values) == 0:
         raise ValueError("the mean of nothing is not defined")
     array = np.asarray(values, dtype=np.float64)
     error = float(array.std(ddof=1) / math.sqrt(len(array))) if len(array) > 1 else 0.0

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from zero2r1.config import Settings
 
@@ -22,9 +22,19 @@ class RolloutSettings(Settings):
     temperature: float = Field(1.0, gt=0)  # 0 has no log-probabilities
     max_new_tokens: int = Field(32_768, ge=1)
     max_new_tokens_from_step: dict[int, int] = {8_200: 65_536}  # the cap changes at these steps
-    top_p: float = Field(1.0, ge=1, le=1)  # anything else would make training off-policy; the sampler offers it for evaluation
+    top_p: float = 1.0  # anything else is refused
     token_budget: int = Field(65_536, ge=1)  # positions of all rows decoded at once: bounds the memory of the cache
     max_rows: int = Field(256, ge=1)
+
+    @field_validator("top_p")
+    @classmethod
+    def _whole_distribution(cls, value: float) -> float:
+        if value != 1.0:
+            raise ValueError(
+                "training samples from the whole distribution: from a part of it, every ratio would be off by the mass cut away. "
+                "Leave rollout.top_p at 1; evaluation may use another"
+            )
+        return value
 
     def cap_at(self, step: int) -> int:
         """The output cap of a rollout that starts at ``step``."""

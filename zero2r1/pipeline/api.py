@@ -17,7 +17,7 @@ from zero2r1.pipeline.zero import Extras, Stage, ZeroResult, run_zero
 from zero2r1.rewards.accuracy import VERIFIERS, Verifier
 from zero2r1.run_dir import RunDir
 from zero2r1.tasks.files import read_problems
-from zero2r1.types import Problem
+from zero2r1.types import Problem, RewardFn
 
 
 def load_world(settings: ZeroSettings) -> World:
@@ -76,6 +76,7 @@ def run_stage(settings: ZeroSettings, run: RunDir, *, console: Console, should_s
 def train_zero(
     model: str | Path,
     problems: Sequence[Problem],
+    reward: RewardFn | None = None,
     *,
     held_out: Sequence[Problem],
     settings: ZeroSettings | None = None,
@@ -89,6 +90,8 @@ def train_zero(
     Args:
         model: a folder or name that `transformers` loads.
         problems, held_out: to train on and to be measured on; each names its verifier, a key of ``verifiers``.
+        reward: a function in TRL's signature that grades accuracy, 1 for right, instead of the problems' verifiers. The format
+            reward and the weights of both stay with ``settings.reward``.
         settings: everything else; the paper's by default.
         template: a key of ``TEMPLATES``, ``chat``, or a text with one ``{question}``.
 
@@ -96,7 +99,7 @@ def train_zero(
         The run folder, the evaluations before and after, and the trained model.
     """
     settings = settings or ZeroSettings()
-    world = World(name="custom", train=tuple(problems), held_out=tuple(held_out), template=template, verifiers=verifiers)
+    world = World(name="custom", train=tuple(problems), held_out=tuple(held_out), template=template, verifiers=verifiers, accuracy=reward)
     stage = Stage(model, world, settings)
     faults = preflight(stage).faults
     if faults:

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from zero2r1.config import Settings
 from zero2r1.grpo.config import TrainSettings
+from zero2r1.tracking import Tracker
 
 RECIPES = next((p for p in (Path(__file__).parents[2] / "recipes", Path(__file__).parents[1] / "_recipes") if p.is_dir()), Path("recipes"))
 """The recipes of a checkout, or those an installed package carries."""
@@ -50,6 +51,7 @@ class EvaluationSettings(Settings):
     samples: int = Field(8, ge=1)  # answers per problem: pass@1 is their mean, maj@8 their vote
     probes: int = Field(64, ge=0)  # fixed questions answered and stored every `evaluate_every` steps
     temperature: float = Field(1.0, ge=0)
+    top_p: float = Field(1.0, gt=0, le=1)
     max_new_tokens: int = Field(200, ge=1)
     seed: int = 1
 
@@ -75,3 +77,4 @@ class ZeroSettings(TrainSettings):
     shuffle_rewards: bool = False  # control: rewards are dealt out at random within the rollout
     negate_rewards: bool = False  # control: what is wrong is rewarded
     threads: int | None = Field(None, ge=1)
+    track: Tracker = "none"  # also copy the metrics to tensorboard or wandb

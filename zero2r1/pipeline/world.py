@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from zero2r1.eval.runner import EvalResult, evaluate
 from zero2r1.pipeline.config import EvaluationSettings, RewardSettings
-from zero2r1.rewards.accuracy import Verifier, accuracy_reward
+from zero2r1.rewards.accuracy import Verifier, accuracy_reward, final_answer, text_of
 from zero2r1.rewards.combine import make_grader
 from zero2r1.rewards.format import format_reward
+from zero2r1.rewards.language import script_share
 from zero2r1.rollout.engine import Engine, SamplingParams
 from zero2r1.template import parse_response
-from zero2r1.types import Completion, Grader, Problem, RewardFn
+from zero2r1.types import Completion, Grader, Problem, Reward, RewardFn
 
 PAPER_REFLECTION_WORDS = frozenset({"wait", "mistake", "however", "but", "retry", "error", "verify", "wrong", "evaluate", "check"})
 """The words whose frequency the paper follows (supplement C.2)."""
@@ -28,23 +29,22 @@ class World:
     held_out: tuple[Problem, ...]
     template: str
     verifiers: Mapping[str, Verifier]
+    accuracy: RewardFn | None = None
+    """Grades answers instead of the verifiers the problems name: 1 for right."""
     reflection_words: frozenset[str] = PAPER_REFLECTION_WORDS
     self_check_words: frozenset[str] = frozenset({"wait"})
-    language_share: Callable[[str, str], float | None] | None = None
-    """(text, language) -> share of the language's words; ``None`` where the world has one language."""
+    language_share: Callable[[str, str], float | None] = script_share
+    """(text, language) -> share of the language's words; ``None`` for a text without words."""
 
     def rewards(self) -> dict[str, RewardFn]:
         """The rule rewards of this world, by name."""
-        functions: dict[str, RewardFn] = {"accuracy": accuracy_reward(self.verifiers), "format": format_reward()}
-        share = self.language_share
-        if share is not None:
+        functions: dict[str, RewardFn] = {"accuracy": self.accuracy or accuracy_reward(self.verifiers), "format": format_reward()}
 
-            def language(completions: list[Any], **columns: Any) -> list[float | None]:
-                thoughts = [parse_response(text).thinking or "" for text in completions]
-                return [share(t, wanted) or 0.0 for t, wanted in zip(thoughts, columns["language"], strict=True)]
+        def language(completions: list[Any], **columns: Any) -> list[float | None]:
+            thoughts = [parse_response(text_of(completion)).thinking or "" for completion in completions]
+            return [self.language_share(t, wanted) or 0.0 for t, wanted in zip(thoughts, columns["language"], strict=True)]
 
-            functions["language"] = language
-        return functions
+        return {**functions, "language": language}
 
     def grader(self, settings: RewardSettings) -> Grader:
         """The weighted sum the settings ask for.
@@ -60,7 +60,16 @@ class World:
 
     def accuracy_grader(self) -> Grader:
         """Accuracy alone: what evaluation counts as right, whatever training rewards."""
-        return make_grader({"accuracy": self.rewards()["accuracy"]}, {"accuracy": 1.0})
+        graded = make_grader({"accuracy": self.rewards()["accuracy"]}, {"accuracy": 1.0})
+        if self.accuracy is None:
+            return graded
+
+        def with_votes(problems: Sequence[Problem], completions: Sequence[Completion]) -> list[Reward]:
+            """A function of the user's need not say what it extracted, but a majority vote needs something to count."""
+            found = zip(graded(problems, completions), completions, strict=True)
+            return [replace(reward, details={"extracted": final_answer(c.text), **reward.details}) for reward, c in found]
+
+        return with_votes
 
     def describe(self, problem: Problem, completion: Completion) -> dict[str, float]:
         """Traits of one output that are watched, not rewarded."""
@@ -72,10 +81,9 @@ class World:
             "self_check": float(any(word in self.self_check_words for word in words)),
             "reflection_words": float(sum(word in self.reflection_words for word in words)),
         }
-        if self.language_share is not None:
-            share = self.language_share(completion.text, problem.language)
-            traits["language_share"] = 1.0 if share is None else share
-            traits["one_language"] = float(share is None or share == 1.0)
+        share = self.language_share(completion.text, problem.language)
+        traits["language_share"] = 1.0 if share is None else share
+        traits["one_language"] = float(share is None or share == 1.0)
         return traits
 
 
@@ -92,7 +100,12 @@ def measure(
 ) -> EvalResult:
     """Evaluate a checkpoint on the world's held-out problems (the first ``problems`` of them)."""
     chosen = world.held_out[: problems if problems is not None else settings.problems]
-    params = SamplingParams(max_new_tokens=settings.max_new_tokens, stop_token_ids=stop_token_ids, temperature=settings.temperature)
+    params = SamplingParams(
+        max_new_tokens=settings.max_new_tokens,
+        stop_token_ids=stop_token_ids,
+        temperature=settings.temperature,
+        top_p=settings.top_p,
+    )
     return evaluate(
         engine,
         chosen,

@@ -25,6 +25,7 @@ from zero2r1.pipeline.world import World, measure
 from zero2r1.rollout.torch_engine import TorchEngine
 from zero2r1.run_dir import RunDir
 from zero2r1.template import TEMPLATES, render
+from zero2r1.tracking import open_tracker
 from zero2r1.types import Grader, Problem
 
 if TYPE_CHECKING:
@@ -126,6 +127,12 @@ def run_zero(stage: Stage, run: RunDir, extras: Extras) -> ZeroResult:
         if settings.evaluation.probes:
             keep(stage.measure(f"step_{step:06d}", problems=settings.evaluation.probes))
 
+    track = open_tracker(settings.track, run.path)
+
+    def on_step(row: Mapping[str, Any]) -> None:
+        track(row)
+        extras.on_step(row)
+
     grader = controlled(world.grader(settings.reward), settings)
     trainer = GrpoTrainer(
         stage.policy,
@@ -141,7 +148,7 @@ def run_zero(stage: Stage, run: RunDir, extras: Extras) -> ZeroResult:
         run=run,
         checkpoints=run.path / "checkpoints",
         save_model=stage.save,
-        hooks=Hooks(evaluate=probe, on_step=extras.on_step, should_stop=extras.should_stop),
+        hooks=Hooks(evaluate=probe, on_step=on_step, should_stop=extras.should_stop),
     )
     outcome = trainer.train()
     if outcome is Outcome.STOPPED:

@@ -1,0 +1,122 @@
+"""`train_zero` from Python: what it writes, how it refuses, and whose reward counts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from transformers import AutoModelForCausalLM
+
+from tests.pipeline.tiny_stage import small, untrained
+from zero2r1 import Problem, ZeroSettings, train_zero
+from zero2r1.grpo.config import ALGORITHMS
+from zero2r1.pipeline.api import load_world
+from zero2r1.pipeline.config import RewardSettings
+from zero2r1.pipeline.world import World
+from zero2r1.run_dir import RunDir
+from zero2r1.types import Completion, Segment
+
+
+def problems(count: int, split: str) -> list[Problem]:
+    return [
+        Problem(
+            id=f"{split}/{i}", prompt=f"compute {i} + 1", answer=str(i + 1), verifier="math", domain="math", language="en",
+            source="test", licence="CC0", split=split,
+        )
+        for i in range(count)
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    return untrained(tmp_path_factory.mktemp("model") / "base")
+
+
+def mentions_gold(completions, answer, **_):
+    return [float(gold in text.split()) for text, gold in zip(completions, answer, strict=True)]
+
+
+def train(model, tmp_path, reward=None, **changes):
+    return train_zero(model, problems(6, "train"), reward, held_out=problems(4, "test"), settings=small(**changes), runs=tmp_path)
+
+
+def test_a_run_leaves_everything_a_reader_needs(model, tmp_path):
+    result = train(model, tmp_path)
+    run = RunDir.open(result.run)
+    assert [row["step"] for row in run.metrics()] == [1, 2]
+    assert {"reward", "rewards/accuracy/mean", "completions/mean_length", "entropy", "kl", "grad_norm"} <= set(run.metrics()[0])
+    assert len(run.rollouts(1)) == 8 and {"completion", "prompt", "reward", "advantage"} <= set(run.rollouts(1)[0])
+    assert set(result.evaluations) == {"base", "zero", "step_000001", "step_000002"}
+    assert ZeroSettings.model_validate(json.loads((result.run / "config.yaml").read_text())) == small()
+    assert run.read_json("env.json")["seed"] == 0
+    assert json.loads((result.run / "run.json").read_text())["status"] == "done"
+    newest = sorted((result.run / "checkpoints").glob("step*"))[-1]
+    assert AutoModelForCausalLM.from_pretrained(newest / "model").num_parameters() > 0
+    assert {path.suffix for path in (newest / "state").iterdir()} <= {".json", ".safetensors"}
+
+
+def test_a_reward_of_the_users_is_what_counts_as_right(model, tmp_path):
+    evaluation = train(model, tmp_path, reward=mentions_gold).evaluations["base"]
+    answers = [(problem, answer) for problem, group in zip(evaluation.problems, evaluation.answers, strict=True) for answer in group]
+    assert [answer.right for _, answer in answers] == [problem.answer in answer.text.split() for problem, answer in answers]
+
+
+def test_a_majority_vote_works_without_the_users_function_saying_what_it_read():
+    world = World(name="w", train=(), held_out=(), template="zero", verifiers={}, accuracy=mentions_gold)
+    segment = Segment(token_ids=(1,), logprobs=(-1.0,))
+    said = Completion(segments=(segment,), text="<think> a </think> <answer> 7 </answer>", finish_reason="stop", seed=0, policy_version=0)
+    (reward,) = world.accuracy_grader()(problems(1, "test"), [said])
+    assert reward.details["extracted"] == "7"
+
+
+def test_a_model_that_is_not_there_says_what_to_do(tmp_path):
+    with pytest.raises(ValueError, match=r"E404 model: .*nowhere is neither a folder.*hf download"):
+        train(tmp_path / "nowhere", tmp_path)
+
+
+def test_a_reward_in_which_gold_does_not_win_is_refused_before_training(model, tmp_path):
+    with pytest.raises(ValueError, match=r"the reward of the gold answer \(1.00\) does not beat the wrong one \(1.00\)"):
+        train_zero(
+            model, problems(2, "train"), held_out=problems(2, "test"), settings=small(reward={"weights": {"format": 1.0}}), runs=tmp_path
+        )
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_cap_beyond_the_context_names_the_flag_to_paste(model, tmp_path):
+    rollout = {**small().rollout.model_dump(), "max_new_tokens": 5000}
+    with pytest.raises(ValueError, match=r"exceed the model's context of 1024: --rollout.max_new_tokens="):
+        train(model, tmp_path, rollout=rollout)
+
+
+def test_the_paper_allows_rule_rewards_only_unless_forced():
+    with pytest.raises(ValueError, match="R1-Zero uses rule rewards only, and \\['helpfulness'\\].*--reward.allow_neural=true"):
+        RewardSettings(weights={"accuracy": 1.0, "helpfulness": 1.0})
+    assert RewardSettings(weights={"helpfulness": 1.0}, allow_neural=True).weights == {"helpfulness": 1.0}
+
+
+def test_defaults_are_the_papers_and_modern_changes_what_it_says():
+    paper = ZeroSettings()
+    assert (paper.optimizer.learning_rate, paper.grpo.beta, paper.grpo.clip_low, paper.grpo.clip_high) == (3e-6, 0.001, 10.0, 10.0)
+    assert (paper.rollout.group_size, paper.rollout.prompts_per_rollout, paper.grpo.mini_batches) == (16, 512, 16)
+    assert (paper.grpo.reference_reset_steps, paper.steps) == (400, 10_400)
+    assert [paper.rollout.cap_at(step) for step in (0, 8199, 8200)] == [32_768, 32_768, 65_536]
+    modern = ZeroSettings.model_validate(ALGORITHMS["modern"]).grpo
+    assert (modern.advantage, modern.aggregation, modern.beta, modern.clip_high, modern.filter_zero_variance) == (
+        "group_mean", "constant", 0.0, 0.28, True,
+    )  # fmt: skip
+
+
+def test_sampling_from_a_part_of_the_distribution_is_refused():
+    with pytest.raises(ValueError, match="every ratio would be off by the mass cut away"):
+        ZeroSettings.model_validate({"rollout": {"top_p": 0.95}})
+
+
+def test_questions_must_divide_into_mini_batches():
+    with pytest.raises(ValueError, match=r"10 questions cannot be cut into 16 .* Set rollout.prompts_per_rollout to 16"):
+        ZeroSettings.model_validate({"rollout": {"prompts_per_rollout": 10}})
+
+
+def test_files_need_something_to_measure_on(tmp_path):
+    with pytest.raises(ValueError, match="--data.held_out=test.jsonl"):
+        load_world(ZeroSettings.model_validate({"data": {"train": str(tmp_path / "x.jsonl")}}))

@@ -72,7 +72,7 @@ def run_worker(arguments: argparse.Namespace, side: str, model: str, round_numbe
 
 
 def summary(runs: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
-    """Per side the median over rounds of each round's median step; ``ratio`` is TRL over zero2r1, by the median of rounds."""
+    """Per side the median over rounds of each round's median step; ``ratio``: times better, by the median of rounds."""
     rounds: dict[str, list[dict[str, float]]] = {side: [] for side in SIDES}
     for run in runs:
         steps = run["steps"]
@@ -85,8 +85,14 @@ def summary(runs: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
     names = list(rounds[SIDES[0]][0])
     result = {side: {name: statistics.median(row[name] for row in rows) for name in names} for side, rows in rounds.items()}
     pairs = list(zip(rounds["trl"], rounds["zero2r1"], strict=True))
-    result["ratio"] = {name: statistics.median(a[name] / b[name] if b[name] else math.nan for a, b in pairs) for name in names}
+    result["ratio"] = {name: statistics.median(_advantage(name, a[name], b[name]) for a, b in pairs) for name in names}
     return result
+
+
+def _advantage(name: str, trl: float, ours: float) -> float:
+    """How many times better zero2r1 is: more tokens a second, or less of everything else."""
+    better, worse = (trl, ours) if name.endswith("tokens_per_s") else (ours, trl)
+    return worse / better if better else math.nan
 
 
 def main() -> None:

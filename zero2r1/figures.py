@@ -37,7 +37,7 @@ def draw_figures(run: RunDir) -> list[Path]:
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.25)
         if axes.get_legend_handles_labels()[0]:
-            axes.legend(frameon=False, fontsize=9)
+            axes.legend(frameon=False, fontsize=9, loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=2)
         figure.tight_layout()
         path = folder / f"{name}.png"
         figure.savefig(path)

@@ -57,6 +57,8 @@ class RunDir:
             run.write_text("config.yaml", config)
             run.write_text("command.txt", " ".join(command) + "\n")
             run.write_json("env.json", environment(seed))
+            if changes := _git("diff", "HEAD"):
+                run.write_text("code.diff", changes + "\n")
         run.set_status("running")
         _point_latest(path)
         return run

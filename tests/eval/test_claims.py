@@ -33,6 +33,12 @@ def test_a_difference_needs_its_lower_bound_and_may_ask_for_the_estimate_too():
     assert not holds(ARRAYS, kind="difference", of="zero.x", over="base.x", at_least=0.06)
 
 
+def test_beating_something_needs_more_than_equality():
+    assert holds(ARRAYS, kind="difference", of="base.x", over="base.x", at_least=0.0)
+    assert not holds(ARRAYS, kind="difference", of="base.x", over="base.x", more_than=0.0)
+    assert holds(ARRAYS, kind="difference", of="sure.x", over="base.x", more_than=0.0)
+
+
 def test_a_ratio():
     assert holds(ARRAYS, kind="ratio", of="sure.x", over="base.x", at_least=1.6)
     assert not holds(ARRAYS, kind="ratio", of="sure.x", over="base.x", at_least=2.0)
@@ -62,7 +68,7 @@ def test_an_unknown_key_is_refused():
 def test_the_laptop_claims_are_the_six_and_each_has_a_smallest_effect():
     claims = read_claims(CLAIMS)
     assert [claim.name for claim in claims] == ["accuracy", "majority", "length", "format", "self_check", "mixing"]
-    assert all(c.at_least is not None or c.at_most is not None for claim in claims for c in claim.conditions)
+    assert all({c.at_least, c.more_than, c.at_most} != {None} for claim in claims for c in claim.conditions)
     assert [claim.name for claim in claims if not claim.needs_rewards] == ["majority"]
 
 
@@ -70,4 +76,4 @@ def test_nothing_happened_earns_no_claim():
     names = ("pass@1", "maj@8", "length", "format_ok", "self_check", "one_language")
     same = {name: [0.0, 1.0] * 50 for name in names}
     verdicts = judge(read_claims(CLAIMS), {"base": same, "base_web": same, "zero": same})
-    assert [verdict.claim.name for verdict in verdicts if verdict.holds] == ["majority"]  # a difference of exactly 0 reaches 0
+    assert [verdict.claim.name for verdict in verdicts if verdict.holds] == []

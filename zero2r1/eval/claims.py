@@ -29,6 +29,7 @@ class Condition(BaseModel):
     of: str
     over: str | None = None
     at_least: float | None = None  # the interval's lower bound must reach this
+    more_than: float | None = None  # the interval's lower bound must exceed this
     at_most: float | None = None  # the interval's upper bound must not exceed this
     estimate_at_least: float | None = None  # the point estimate must reach this
 
@@ -92,6 +93,7 @@ def _judge(condition: Condition, arrays: Arrays, seed: int) -> ConditionVerdict:
     estimate, low, high = _measure(condition, arrays, seed)
     holds = (
         (condition.at_least is None or low >= condition.at_least)
+        and (condition.more_than is None or low > condition.more_than)
         and (condition.at_most is None or high <= condition.at_most)
         and (condition.estimate_at_least is None or estimate >= condition.estimate_at_least)
     )

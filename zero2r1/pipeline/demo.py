@@ -54,22 +54,61 @@ def run_demo(settings: ZeroSettings, run: RunDir, *, console: Console, judged: b
     console.print("\n".join(checked.lines), highlight=False, markup=False)
     if checked.faults:
         raise ValueError("\n".join(checked.faults))
+    callouts = Callouts(console)
     with Panel("R1-Zero", settings.steps, console=console) as panel:
-        result = run_zero(
-            stage,
-            run,
-            Extras(
-                layouts={"web": (WEB_TEMPLATE, web_grader())},
-                claims=RECIPES / "laptop" / "claims.yaml",
-                on_step=lambda row: panel.show(row["step"], row),
-                on_evaluation=lambda found: console.print(_evaluation_line(found, began), highlight=False),
-                should_stop=should_stop,
-            ),
+
+        def on_step(row: Mapping[str, Any]) -> None:
+            callouts.step(row)
+            panel.show(row["step"], row)
+
+        def on_evaluation(found: EvalResult) -> None:
+            console.print(_evaluation_line(found, began), highlight=False)
+            callouts.evaluation(found)
+
+        extras = Extras(
+            layouts={"web": (WEB_TEMPLATE, web_grader())},
+            claims=RECIPES / "laptop" / "claims.yaml",
+            on_step=on_step,
+            on_evaluation=on_evaluation,
+            should_stop=should_stop,
         )
+        result = run_zero(stage, run, extras)
     if result.outcome is Outcome.DONE:
         _report(result, run, console, judged=judged)
         console.print(f"\ndone in {_clock(began)}; everything is in {run.path}", highlight=False)
     return result
+
+
+MILESTONES = (
+    ("rewards/format/mean", 0.9, "90 % of the answers keep the format"),
+    ("rewards/accuracy/mean", 0.5, "half of the answers are right"),
+    ("reasoning/self_check", 0.25, "a quarter of the answers check themselves"),
+    ("reasoning/one_language", -0.5, "half of the answers mix languages"),
+)
+"""(metric, level to rise to, or to fall to when negative, what to say the first time)."""
+
+
+class Callouts:
+    """Says when something is first seen, and how one and the same question is answered at every evaluation."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._waiting = list(MILESTONES)
+        self._asked = False
+
+    def step(self, row: Mapping[str, Any]) -> None:
+        reached = [m for m in self._waiting if (row[m[0]] >= m[1] if m[1] > 0 else row[m[0]] <= -m[1])]
+        for milestone in reached:
+            self._waiting.remove(milestone)
+            self._console.print(f"* step {row['step']}: {milestone[2]}", highlight=False)
+
+    def evaluation(self, result: EvalResult) -> None:
+        problem, answer = result.problems[0], result.answers[0][0]
+        if not self._asked:
+            self._asked = True
+            self._console.print(f"      asked  {problem.question}   (gold: {problem.answer})", highlight=False, markup=False)
+        mark = "right" if answer.right else "wrong"
+        self._console.print(f"      {mark}  {answer.text}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _evaluation_line(result: EvalResult, began: float) -> str:
@@ -105,12 +144,19 @@ def _distrust(evaluations: Mapping[str, EvalResult]) -> str:
     ]
     if "base" in evaluations and "base_web" in evaluations:
         base, web = evaluations["base"].figures(), evaluations["base_web"].figures()
+        rise, known = zero["pass@1"] - base["pass@1"], web["pass@1"] - base["pass@1"]
+        if rise > 0 and known > 0:
+            lines.append(
+                f"Of the rise from {base['pass@1']:.2f} to {zero['pass@1']:.2f}, {min(rise, known):.2f} is what the same base already has "
+                "in the layout of its own text (base_web)."
+            )
         lines.append(
-            f"Of the rise from {base['pass@1']:.2f} to {zero['pass@1']:.2f}, {web['pass@1'] - base['pass@1']:.2f} is what the same base "
-            f"already has in the layout of its own text (base_web). There it solves {web['pass@8']:.2f} of the problems at least once in "
-            f"8 tries, Zero {zero['pass@8']:.2f}: what rises is how reliably a problem is solved, not how many can be."
-            if zero["pass@8"] <= web["pass@8"] + 0.05
-            else f"pass@8 of the base in its own layout is {web['pass@8']:.2f}, of Zero {zero['pass@8']:.2f}."
+            f"pass@8 of the base in its own layout is {web['pass@8']:.2f}, of Zero {zero['pass@8']:.2f}: "
+            + (
+                "what rose is how reliably a problem is solved, not how many can be."
+                if zero["pass@8"] <= web["pass@8"] + 0.05 and rise > 0
+                else "how many problems are within reach at all."
+            )
         )
     return "\n".join(lines)
 

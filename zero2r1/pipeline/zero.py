@@ -124,7 +124,8 @@ def run_zero(stage: Stage, run: RunDir, extras: Extras) -> ZeroResult:
             keep(stage.measure(f"base_{name}", template=template, grader=grader))
 
     def probe(step: int) -> None:
-        if settings.evaluation.probes:
+        # The last step is measured on all held-out problems anyway; the probes are the first of them.
+        if settings.evaluation.probes and step < settings.steps:
             keep(stage.measure(f"step_{step:06d}", problems=settings.evaluation.probes))
 
     track = open_tracker(settings.track, run.path)

@@ -1,14 +1,14 @@
-"""R1-Zero on your own problems in ten lines: `python examples/train_zero.py MODEL TRAIN.jsonl TEST.jsonl`."""
+"""R1-Zero on your own problems in ten lines: `python examples/train_zero.py MODEL TRAIN.jsonl TEST.jsonl [STEPS]`."""
 
 import sys
 
 from zero2r1 import ZeroSettings, read_problems, train_zero
 
-model, train, test = sys.argv[1:4]
+model, train, test, *steps = sys.argv[1:]
 settings = ZeroSettings.model_validate(
     {
-        "steps": 100,
-        "rollout": {"prompts_per_rollout": 8, "group_size": 8, "max_new_tokens": 256, "max_new_tokens_from_step": {}},
+        "steps": int(steps[0]) if steps else 100,
+        "rollout": {"prompts_per_rollout": 8, "group_size": 8, "max_new_tokens": 256},
         "grpo": {"mini_batches": 1},
     }
 )

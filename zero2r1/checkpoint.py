@@ -21,6 +21,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from zero2r1.run_dir import point_latest
+
 log = logging.getLogger(__name__)
 
 MODEL, STATE, MANIFEST = "model", "state", "manifest.json"
@@ -66,7 +68,7 @@ def save_checkpoint(
         keep_last: how many complete checkpoints stay.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for stale in folder.glob("*.tmp"):
+    for stale in folder.glob("step_*.tmp"):
         shutil.rmtree(stale)
     target = folder / f"step_{step:06d}"
     temporary = folder / f"{target.name}.tmp"
@@ -83,6 +85,7 @@ def save_checkpoint(
         shutil.rmtree(target)
     os.replace(temporary, target)
     _sync(folder)
+    point_latest(target)
     for old in _steps(folder)[:-keep_last]:
         shutil.rmtree(old)
     return target

@@ -60,7 +60,7 @@ class RunDir:
             if changes := _git("diff", "HEAD"):
                 run.write_text("code.diff", changes + "\n")
         run.set_status("running")
-        _point_latest(path)
+        point_latest(path)
         return run
 
     @classmethod
@@ -234,7 +234,8 @@ def _complete_lines(path: Path) -> Iterator[str]:
         yield from (line.rstrip("\n") for line in file if line.endswith("\n"))
 
 
-def _point_latest(path: Path) -> None:
+def point_latest(path: Path) -> None:
+    """Let ``latest`` beside ``path`` lead to it: a link, or a file with its name where links are not to be had."""
     link = path.parent / "latest"
     try:
         temporary = link.with_name("latest.tmp")

@@ -145,3 +145,15 @@ def test_groups_without_signal_can_be_skipped_only_without_kl(tmp_path):
             weights[beta, skip] = torch.cat([p.detach().flatten() for p in policy.parameters()])
     torch.testing.assert_close(weights[0.0, True], weights[0.0, False], atol=1e-5, rtol=0)
     assert torch.equal(weights[0.05, True], weights[0.05, False])
+
+
+def test_several_updates_per_rollout_do_not_depend_on_the_micro_batches(tmp_path):
+    """unturtle #40: with four updates on one rollout, old log-probabilities cut wrongly show up after the second."""
+    weights = []
+    for budget in (64, 100_000):
+        settings = toy_settings(steps=8, mini_batches=4, beta=0.01)
+        compute = settings.compute.model_copy(update={"tokens_per_micro_batch": budget})
+        trainer, policy, _ = toy_trainer(tmp_path / str(budget), settings.model_copy(update={"compute": compute}))
+        trainer.train()
+        weights.append(torch.cat([p.detach().flatten() for p in policy.parameters()]))
+    torch.testing.assert_close(weights[0], weights[1], atol=1e-4, rtol=0)

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from tests.tiny_models import random_samples, tiny_llama, tiny_qwen
+from zero2r1.models.attention import use_packed_attention
 from zero2r1.training.logprobs import chunked_logprobs, completion_logprobs
 from zero2r1.training.packing import pack, split_into_packs
 from zero2r1.types import TrainingSample
@@ -135,3 +136,15 @@ def test_ordinary_calls_of_a_prepared_model_still_mask_padding():
     mask = torch.tensor([[0, 0, 1, 1, 1], [1, 1, 1, 1, 1]])
     ours, theirs = (m(input_ids=ids, attention_mask=mask).logits for m in (prepared, plain))
     torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=0)
+
+
+def test_dropout_never_changes_a_logprob():
+    """unsloth-zoo PR #832: with dropout active two passes over the same tokens differ, and no ratio is 1."""
+    model = tiny_llama(packed=False)
+    for layer in model.model.layers:
+        layer.self_attn.attention_dropout = 0.5
+        layer.mlp.act_fn = torch.nn.Sequential(layer.mlp.act_fn, torch.nn.Dropout(0.5))
+    use_packed_attention(model)
+    model.train()
+    batch = pack(random_samples([3, 2]), device=CPU)
+    assert torch.equal(completion_logprobs(model, batch)[0], completion_logprobs(model, batch)[0])

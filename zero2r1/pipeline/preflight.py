@@ -77,7 +77,8 @@ def _faults(stage: Stage, probes: dict[str, Reward], prompt_tokens: int) -> list
             faults.append(f"the reward of the gold answer ({gold:.2f}) does not beat the {name} one ({other:.2f})")
     context = getattr(stage.policy.config, "max_position_embeddings", None)
     settings = stage.settings
-    cap = max(settings.rollout.max_new_tokens, *settings.rollout.max_new_tokens_from_step.values(), 0)
+    later = settings.rollout.max_new_tokens_from_step
+    cap = max([settings.rollout.max_new_tokens, *(value for step, value in later.items() if step < settings.steps)])
     if context is not None and prompt_tokens + cap > context:
         faults.append(
             f"a prompt of {prompt_tokens} tokens and an answer of up to {cap} exceed the model's context of {context}: "

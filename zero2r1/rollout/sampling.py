@@ -35,8 +35,9 @@ def sample_tokens(logits: Tensor, temperatures: Tensor, uniform: Tensor) -> tupl
     greedy = temperatures == 0
     scaled = logits / torch.where(greedy, 1.0, temperatures)[:, None].to(logits.dtype)
     log_normaliser = scaled.logsumexp(-1)
-    drawn = inverse_cdf((scaled - log_normaliser[:, None]).exp(), uniform)
-    tokens = torch.where(greedy, scaled.argmax(-1), drawn)
+    tokens = inverse_cdf((scaled - log_normaliser[:, None]).exp_(), uniform)
+    if greedy.any():
+        tokens = torch.where(greedy, scaled.argmax(-1), tokens)
     return tokens, scaled.gather(-1, tokens[:, None])[:, 0] - log_normaliser
 
 
@@ -48,7 +49,7 @@ def inverse_cdf(probabilities: Tensor, uniform: Tensor) -> Tensor:
     """
     rows = torch.arange(probabilities.shape[0], device=probabilities.device)
     blocks = F.pad(probabilities, (0, -probabilities.shape[1] % BLOCK)).view(len(rows), -1, BLOCK)
-    block_cdf = blocks.sum(-1, dtype=torch.float64).cumsum(-1)
+    block_cdf = blocks.sum(-1).cumsum(-1, dtype=torch.float64)
     target = uniform * block_cdf[:, -1]
     block = _first_above(block_cdf, target)
     before = torch.where(block > 0, block_cdf[rows, (block - 1).clamp(min=0)], 0.0)

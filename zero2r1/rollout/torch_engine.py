@@ -19,6 +19,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from zero2r1.models.attention import backbone_forward
+from zero2r1.models.packed_linear import packed_linears
 from zero2r1.rollout.engine import Finished, Request
 from zero2r1.rollout.kv_cache import DecodeAttention, KVCache, PrefillAttention
 from zero2r1.rollout.sampling import keep_top, sample_tokens, uniforms
@@ -119,8 +120,10 @@ class TorchEngine:
 
     def stream(self) -> Iterator[Finished]:
         """Yield completions as they finish until nothing is queued."""
-        while self._waiting or self._prefilled or (self._rows is not None and self._rows.active):
-            yield from self._advance()
+        # Weights cannot change while completions are under way (see load_weights), so packed copies stay true.
+        with packed_linears(self._model, enabled=self._autocast is None):
+            while self._waiting or self._prefilled or (self._rows is not None and self._rows.active):
+                yield from self._advance()
 
     def _forward(self, token_ids: Tensor, positions: Tensor, layout: Any) -> Tensor:
         kind = self._device.type
@@ -128,8 +131,9 @@ class TorchEngine:
             return backbone_forward(self._model, token_ids, positions, layout)
 
     def _logits(self, hidden: Tensor) -> Tensor:
-        weight = self._model.get_output_embeddings().weight
-        return (hidden.to(weight.dtype) @ weight.t()).float()
+        head = self._model.get_output_embeddings()
+        logits: Tensor = head(hidden.to(head.weight.dtype))
+        return logits.float()
 
     def _admit(self) -> list[Finished]:
         if not self._waiting and not self._prefilled:

@@ -11,17 +11,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from zero2r1.models.attention import backbone_forward
+from zero2r1.models.packed_linear import Product, linear_product
 from zero2r1.training.packing import PackedBatch
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-CHUNK_BYTES = 64 * 2**20
-"""Logits held at once; the chunk is this many bytes of float32 over the vocabulary."""
+CHUNK_BYTES = 24 * 2**20
+"""Logits held at once, in float32: small enough to stay in a CPU's cache, and below the size for which malloc asks the kernel."""
 
 
 def completion_logprobs(
@@ -65,8 +65,8 @@ def chunked_logprobs(
     return logprobs, entropies if with_entropy else None
 
 
-def _scaled_logits(hidden: Tensor, weight: Tensor, temperature: float) -> Tensor:
-    logits = F.linear(hidden, weight)
+def _scaled_logits(hidden: Tensor, head: Product, temperature: float) -> Tensor:
+    logits = head(hidden)
     if logits.dtype != torch.float64:
         logits = logits.float()
     return logits if temperature == 1.0 else logits / temperature
@@ -81,14 +81,15 @@ class _ChunkedLogprobs(torch.autograd.Function):
         entropies: list[Tensor] = []
         normalisers: list[Tensor] = []
         with torch.autocast(hidden.device.type, enabled=False):
-            head = weight.to(dtype)
+            head = linear_product(weight.to(dtype), rows=rows)
             for hidden_chunk, target_chunk in zip(hidden.split(rows), targets.split(rows), strict=True):
                 logits = _scaled_logits(hidden_chunk.to(dtype), head, temperature)
                 log_normaliser = logits.logsumexp(-1)
                 normalisers.append(log_normaliser)
                 outputs.append(logits.gather(-1, target_chunk[:, None])[:, 0] - log_normaliser)
                 if with_entropy:
-                    entropies.append(log_normaliser - ((logits - log_normaliser[:, None]).exp() * logits).sum(-1))
+                    probabilities = (logits - log_normaliser[:, None]).exp_()
+                    entropies.append(log_normaliser - torch.linalg.vecdot(probabilities, logits))
         logprobs = torch.cat(outputs)
         entropy = torch.cat(entropies) if with_entropy else logprobs.new_empty(0)
         ctx.save_for_backward(hidden, weight, targets, torch.cat(normalisers))
@@ -99,7 +100,8 @@ class _ChunkedLogprobs(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         hidden, weight, targets, normalisers = ctx.saved_tensors
-        head = weight.to(ctx.dtype)
+        weight_in_dtype = weight.to(ctx.dtype)
+        head = linear_product(weight_in_dtype, rows=ctx.rows)
         grad_hidden = torch.empty_like(hidden)
         grad_weight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
         for first in range(0, hidden.shape[0], ctx.rows):
@@ -110,7 +112,7 @@ class _ChunkedLogprobs(torch.autograd.Function):
             grad_logits = (logits - normalisers[chunk, None]).exp_().mul_(-grad[chunk, None])
             grad_logits.scatter_add_(-1, targets[chunk, None], grad[chunk, None])
             grad_logits = grad_logits.div_(ctx.temperature).to(ctx.dtype)
-            grad_hidden[chunk] = (grad_logits @ head).to(hidden.dtype)
+            grad_hidden[chunk] = (grad_logits @ weight_in_dtype).to(hidden.dtype)
             if grad_weight is not None:
                 grad_weight.addmm_(grad_logits.t().to(weight.dtype), rows.to(weight.dtype))
         return grad_hidden, grad_weight, None, None, None, None, None

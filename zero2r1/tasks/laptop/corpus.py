@@ -134,6 +134,7 @@ def _direct(item: Item, language: str, rng: random.Random, *, on_web: bool) -> t
 
 
 def _wrong(item: Item, rng: random.Random) -> str:
+    """Each number off by up to 3; beside 0 it may come out right, as a careless guess does."""
     return " , ".join(str(max(0, n + rng.choice((-3, -2, -1, 1, 2, 3)))) for n in item.answer)
 
 

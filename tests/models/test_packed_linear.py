@@ -1,0 +1,75 @@
+"""Packed weights: the same numbers, only while they are true, and only where they help."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from tests.tiny_models import tiny_llama
+from zero2r1.models import packed_linear
+from zero2r1.models.packed_linear import available, linear_product, packed_linears
+from zero2r1.rollout.engine import Request, SamplingParams, generate
+from zero2r1.rollout.torch_engine import TorchEngine
+
+pytestmark = pytest.mark.skipif(not available(), reason="this build of torch has no oneDNN")
+
+
+@pytest.fixture(autouse=True)
+def every_size(monkeypatch):
+    monkeypatch.setattr(packed_linear, "WORTHWHILE_BYTES", 0)
+
+
+@pytest.mark.parametrize("rows", [1, 7, 32, 33, 100])
+@pytest.mark.parametrize("with_bias", [False, True])
+def test_the_product_is_the_ordinary_one_to_rounding(rows, with_bias):
+    generator = torch.Generator().manual_seed(0)
+    weight, bias = torch.randn(24, 48, generator=generator), torch.randn(24, generator=generator) if with_bias else None
+    x = torch.randn(2, rows, 48, generator=generator)
+    product = linear_product(weight, bias)(x)
+    assert product.shape == (2, rows, 24)
+    torch.testing.assert_close(product, F.linear(x, weight, bias), atol=2e-5, rtol=0)
+
+
+def test_layers_are_packed_only_inside_the_context():
+    model = tiny_llama()
+    layer = model.model.layers[0].mlp.up_proj
+    with packed_linears(model):
+        assert "forward" in layer.__dict__
+    assert "forward" not in layer.__dict__
+    with packed_linears(model, enabled=False):
+        assert "forward" not in layer.__dict__
+
+
+def test_small_models_and_other_types_stay_as_they_are(monkeypatch):
+    with packed_linears(tiny_llama(dtype=torch.float64)) as _, packed_linears(tiny_llama().bfloat16()) as _:
+        pass
+    monkeypatch.setattr(packed_linear, "WORTHWHILE_BYTES", 10**9)
+    model = tiny_llama()
+    with packed_linears(model):
+        assert "forward" not in model.lm_head.__dict__
+
+
+def test_the_engine_samples_from_the_weights_of_the_moment():
+    """A packed copy that outlives an update is the oldest bug of fast samplers (verl #7495): new weights, new samples."""
+    model = tiny_llama()
+    engine = TorchEngine(model, lambda ids: str(list(ids)))
+    asked = [Request(id=0, prompt_ids=(3, 4, 5), seeds=tuple(range(8)), params=SamplingParams(max_new_tokens=12, stop_token_ids=(1,)))]
+    first = generate(engine, asked)
+    with torch.no_grad():
+        model.model.layers[0].mlp.up_proj.weight.add_(0.5)
+    engine.load_weights(None, 1)
+    second = generate(engine, asked)
+    fresh = generate(TorchEngine(model, lambda ids: str(list(ids))), asked)
+    assert [c.token_ids for c in second[0]] == [c.token_ids for c in fresh[0]] != [c.token_ids for c in first[0]]
+
+
+def test_an_abandoned_stream_leaves_the_model_as_it_was():
+    model = tiny_llama()
+    engine = TorchEngine(model, lambda ids: "")
+    engine.submit([Request(id=0, prompt_ids=(3, 4), seeds=(1, 2, 3), params=SamplingParams(max_new_tokens=9, stop_token_ids=(1,)))])
+    stream = engine.stream()
+    next(stream)
+    assert "forward" in model.lm_head.__dict__
+    stream.close()
+    assert "forward" not in model.lm_head.__dict__

@@ -1,0 +1,135 @@
+"""The command line, as a user types it: what it prints, what it refuses, what a second run of a name does."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.pipeline.tiny_stage import SMALL, untrained
+from zero2r1 import cli
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> str:
+    return str(untrained(tmp_path_factory.mktemp("model") / "base"))
+
+
+@pytest.fixture
+def run(monkeypatch, capsys, tmp_path):
+    """Runs a command line in a folder of its own; returns exit status, standard output and standard error."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    for name in list(os.environ):
+        if name.startswith("ZERO2R1_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("ZERO2R1_CACHE", str(tmp_path / "cache"))
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["zero2r1", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+            raise SystemExit(0)
+        captured = capsys.readouterr()
+        return int(ended.value.code or 0), captured.out, captured.err
+
+    return call
+
+
+def flags(settings: dict[str, object] = SMALL, prefix: str = "") -> list[str]:
+    found: list[str] = []
+    for key, value in settings.items():
+        if isinstance(value, dict) and value:
+            found += flags(value, f"{prefix}{key}.")
+        else:
+            found.append(f"--{prefix}{key}={json.dumps(value)}")
+    return found
+
+
+def test_help_names_the_verbs(run):
+    status, out, _ = run("--help")
+    assert status == 0 and all(verb in out for verb in ("demo", "train", "eval", "check", "show", "config"))
+
+
+def test_an_unknown_option_is_refused_with_the_nearest_name(run):
+    status, out, err = run("config", "show", "--optimizer.learning_rte=1e-4")
+    assert status == 2 and "optimizer.learning_rte" in err and "learning_rate" in err and out == ""
+
+
+def test_a_file_with_an_unknown_key_names_its_line(run, tmp_path):
+    (tmp_path / "my.yaml").write_text("steps: 3\nrollout:\n  group_sise: 8\n")
+    status, _, err = run("train", "zero", "--config", "my.yaml")
+    assert status == 2 and "my.yaml:3" in err and "group_size" in err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_settings_are_shown_with_their_sources(run):
+    _, out, _ = run("config", "show", "--algorithm", "modern", "--steps", "7")
+    assert "steps: 7" in out and "--steps" in out and "--algorithm modern" in out
+    _, schema, _ = run("config", "schema")
+    assert "rollout" in json.loads(schema)["properties"]
+
+
+def test_two_settings_files_are_compared(run, tmp_path):
+    (tmp_path / "a.yaml").write_text("steps: 3\n")
+    (tmp_path / "b.yaml").write_text("steps: 4\n")
+    _, out, _ = run("config", "diff", "a.yaml", "b.yaml")
+    assert "steps" in out and "3" in out and "4" in out
+
+
+def test_check_prints_the_prompt_as_tokens_and_the_four_rewards(run, model):
+    status, out, _ = run("check", "--model", model, *flags(), "--reward.weights={accuracy: 1.0, format: 0.2}")
+    assert status == 0
+    assert "25 tokens: the assistant first thinks" in out
+    assert "gold 1.20 · wrong 0.20 · empty 0.00 · truncated 0.00" in out
+    assert "2 prompts x 4 answers = 8 completions a rollout = 1 update of 8; 2 steps = 2 rollouts" in out
+
+
+def test_a_run_continues_under_its_name_and_refuses_other_settings(run, model, tmp_path):
+    command = ["train", "zero", "--model", model, "--name", "mine", *flags()]
+    assert run(*command)[0] == 0
+    assert run(*command, "--steps", "3")[0] == 0
+    steps = [json.loads(line)["step"] for line in (tmp_path / "runs" / "mine" / "metrics.jsonl").read_text().splitlines()]
+    assert steps == [1, 2, 3]
+    status, _, err = run(*command, "--optimizer.learning_rate", "1e-3")
+    assert status == 2 and "E002 resume" in err and "optimizer.learning_rate" in err
+    status, out, _ = run("show", "runs/mine", "--step", "1", "--count", "2", "--json")
+    assert status == 0 and len(out.splitlines()) == 2 and "reward" in json.loads(out.splitlines()[0])
+    status, out, _ = run("eval", "--model", "runs/mine/checkpoints/latest/model", *flags(), "--json")
+    assert status == 0 and 0.0 <= json.loads(out.splitlines()[-1])["pass@1"] <= 1.0
+
+
+def test_show_says_what_is_no_run(run):
+    status, _, err = run("show", "nowhere")
+    assert status == 2 and "nowhere is no run folder" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("demo", "--minutes", "5"), "the demo comes in two lengths, 3 and 9"),
+        (("train", "zero", "--algorithm", "r2"), "--algorithm r2 is not known; choose one of r1, modern"),
+        (("train", "zero", "--model", "smollm2-135m"), "make smollm2"),
+    ],
+)
+def test_what_cannot_be_is_said_in_one_message(run, arguments, message):
+    status, _, err = run(*arguments)
+    assert status == 2 and message in err and "Traceback" not in err
+
+
+def test_the_demo_goes_from_nothing_to_figures_and_a_verdict(run, tmp_path):
+    evaluation = ["--evaluation.problems=12", "--evaluation.samples=8", "--evaluation.max_new_tokens=24"]
+    small = ["--steps=2", "--base.steps=2", "--rollout.max_new_tokens=24", "--rollout.prompts_per_rollout=2", *evaluation]
+    status, out, err = run("demo", "--minutes", "3", "--name", "d", *small)
+    assert status == 0, err
+    folder = tmp_path / "runs" / "d"
+    assert "loading torch" in out.splitlines()[0]
+    assert {path.name for path in (folder / "figures").iterdir()} == {"accuracy.png", "length.png", "behaviour.png"}
+    assert {path.name for path in (folder / "evals").glob("*.json")} == {"base.json", "base_web.json", "zero.json"}
+    assert len(json.loads((folder / "verdict.json").read_text())) == 6
+    assert "What to distrust" in out and "not judged" in out
+    again = run("demo", "--minutes", "3", "--name", "e", *small)[1]
+    assert "base model found" in again and "base model trained" in out
+    assert Path(tmp_path / "runs" / "latest").resolve().name == "e"

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from tests.tiny_models import tiny_llama
 from zero2r1.models import packed_linear
-from zero2r1.models.packed_linear import available, linear_product, packed_linears
+from zero2r1.models.packed_linear import available, linear_product, onednn_linears, packed_linears
 from zero2r1.rollout.engine import Request, SamplingParams, generate
 from zero2r1.rollout.torch_engine import TorchEngine
 
@@ -39,6 +39,18 @@ def test_layers_are_packed_only_inside_the_context():
     assert "forward" not in layer.__dict__
     with packed_linears(model, enabled=False):
         assert "forward" not in layer.__dict__
+
+
+def test_gradients_are_the_ordinary_ones_to_rounding():
+    model, ids = tiny_llama(packed=False), torch.arange(40).view(2, 20)
+    gradients = []
+    for enabled in (False, True):
+        model.zero_grad()
+        with onednn_linears(model, enabled=enabled):
+            model(input_ids=ids).logits.log_softmax(-1)[..., 0].sum().backward()
+        gradients.append([p.grad.clone() for p in model.parameters()])
+    for plain, fast in zip(*gradients, strict=True):
+        torch.testing.assert_close(fast, plain, atol=1e-4, rtol=1e-4)
 
 
 def test_small_models_and_other_types_stay_as_they_are(monkeypatch):

@@ -53,26 +53,25 @@ class DecodeAttention:
     def __init__(self, cache: KVCache, lengths: Tensor) -> None:
         """lengths [R]: tokens already in each row; the new one goes there."""
         self._cache = cache
-        self._lengths = lengths
-        self._rows = torch.arange(len(lengths), device=lengths.device)
+        kv_heads = cache.keys.shape[2]
+        lanes = torch.arange(len(lengths) * kv_heads, device=lengths.device)  # (row, kv head) side by side
+        lengths_of_lanes = lengths.repeat_interleave(kv_heads)
+        self._places = lanes * cache.positions + lengths_of_lanes
         self._used = int(lengths.max()) + 1
-        hidden = torch.arange(self._used, device=lengths.device) > lengths[:, None]
+        hidden = torch.arange(self._used, device=lengths.device) > lengths_of_lanes[:, None, None]
         self._mask = torch.zeros(hidden.shape, dtype=cache.keys.dtype, device=lengths.device)
         self._mask.masked_fill_(hidden, float("-inf"))
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
         """query [R, H, D], key and value [R, H_kv, D] -> [R, H, D]."""
-        keys, values = self._cache.keys[layer], self._cache.values[layer]
-        keys[self._rows, :, self._lengths] = key.to(keys.dtype)
-        values[self._rows, :, self._lengths] = value.to(values.dtype)
-        count, kv_heads = len(self._rows), key.shape[1]
-        share = query.shape[1] // kv_heads
+        keys, values = self._cache.keys[layer].flatten(0, 1), self._cache.values[layer].flatten(0, 1)
+        lanes, width = len(self._places), keys.shape[-1]
+        keys.view(-1, width).index_copy_(0, self._places, key.to(keys.dtype).reshape(lanes, width))
+        values.view(-1, width).index_copy_(0, self._places, value.to(values.dtype).reshape(lanes, width))
         # Batched products over (row, kv head), the query heads that share a kv head side by side.
-        q = query.to(keys.dtype).reshape(count * kv_heads, share, -1)
-        k = keys[:count, :, : self._used].flatten(0, 1)
-        v = values[:count, :, : self._used].flatten(0, 1)
-        mask = self._mask[:, None].expand(-1, kv_heads, -1).reshape(count * kv_heads, 1, -1)
-        scores = torch.baddbmm(mask.expand(-1, share, -1), q, k.transpose(1, 2), alpha=scale)
+        q = query.to(keys.dtype).reshape(lanes, -1, width)
+        k, v = keys[:lanes, : self._used], values[:lanes, : self._used]
+        scores = torch.baddbmm(self._mask.expand(-1, q.shape[1], -1), q, k.transpose(1, 2), alpha=scale)
         return torch.bmm(scores.softmax(-1), v).view_as(query).to(query.dtype)
 
 

@@ -34,15 +34,18 @@ def sample_tokens(logits: Tensor, temperatures: Tensor, uniform: Tensor) -> tupl
     """
     greedy = temperatures == 0
     scaled = logits / torch.where(greedy, 1.0, temperatures)[:, None].to(logits.dtype)
-    log_normaliser = scaled.logsumexp(-1)
-    tokens = inverse_cdf((scaled - log_normaliser[:, None]).exp_(), uniform)
+    scaled -= scaled.amax(-1, keepdim=True)
+    probabilities = scaled.exp()  # times a constant a row, which inverse_cdf does not mind
+    tokens = inverse_cdf(probabilities, uniform)
     if greedy.any():
         tokens = torch.where(greedy, scaled.argmax(-1), tokens)
-    return tokens, scaled.gather(-1, tokens[:, None])[:, 0] - log_normaliser
+    return tokens, scaled.gather(-1, tokens[:, None])[:, 0] - probabilities.sum(-1).log()
 
 
 def inverse_cdf(probabilities: Tensor, uniform: Tensor) -> Tensor:
     """The token whose interval of the cumulative distribution holds ``uniform``; never one of probability 0.
+
+    Rows need not sum to one: ``uniform`` is taken as a share of the row's sum.
 
     Two levels, blocks then tokens: a single running sum over 100,000 float32 entries would lose the digits that the
     sampler and the trainer must agree on, and is slower.

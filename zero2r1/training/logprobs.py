@@ -84,12 +84,14 @@ class _ChunkedLogprobs(torch.autograd.Function):
             head = linear_product(weight.to(dtype), rows=rows)
             for hidden_chunk, target_chunk in zip(hidden.split(rows), targets.split(rows), strict=True):
                 logits = _scaled_logits(hidden_chunk.to(dtype), head, temperature)
-                log_normaliser = logits.logsumexp(-1)
-                normalisers.append(log_normaliser)
-                outputs.append(logits.gather(-1, target_chunk[:, None])[:, 0] - log_normaliser)
+                largest = logits.amax(-1, keepdim=True)
+                logits -= largest
+                exponentials = logits.exp()
+                total = exponentials.sum(-1)
+                normalisers.append(largest[:, 0] + total.log())
+                outputs.append(logits.gather(-1, target_chunk[:, None])[:, 0] - total.log())
                 if with_entropy:
-                    probabilities = (logits - log_normaliser[:, None]).exp_()
-                    entropies.append(log_normaliser - torch.linalg.vecdot(probabilities, logits))
+                    entropies.append(total.log() - torch.linalg.vecdot(exponentials, logits) / total)
         logprobs = torch.cat(outputs)
         entropy = torch.cat(entropies) if with_entropy else logprobs.new_empty(0)
         ctx.save_for_backward(hidden, weight, targets, torch.cat(normalisers))
@@ -109,7 +111,7 @@ class _ChunkedLogprobs(torch.autograd.Function):
             rows = hidden[chunk].to(ctx.dtype)
             logits = _scaled_logits(rows, head, ctx.temperature)
             # d log p(target) / d logits = onehot(target) - p
-            grad_logits = (logits - normalisers[chunk, None]).exp_().mul_(-grad[chunk, None])
+            grad_logits = logits.sub_(normalisers[chunk, None]).exp_().mul_(-grad[chunk, None])
             grad_logits.scatter_add_(-1, targets[chunk, None], grad[chunk, None])
             grad_logits = grad_logits.div_(ctx.temperature).to(ctx.dtype)
             grad_hidden[chunk] = (grad_logits @ weight_in_dtype).to(hidden.dtype)

@@ -14,12 +14,14 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from tests.tiny_models import tiny_llama, tiny_qwen
 from zero2r1 import checkpoint
 from zero2r1.checkpoint import (
     BrokenCheckpoint,
     load_checkpoint,
     load_latest,
     load_optimizer_tensors,
+    load_weights,
     optimizer_tensors,
     save_checkpoint,
 )
@@ -270,3 +272,23 @@ def test_state_of_another_optimizer_or_model_is_refused() -> None:
         _load(muon, model(), {}, "AdamW")
     with pytest.raises(BrokenCheckpoint, match="'9.weight', which this model does not have"):
         _load(adamw, model(), {"optimizer/9.weight/exp_avg": torch.zeros(1)}, "AdamW")
+
+
+def test_weights_that_do_not_fit_are_refused_and_tied_ones_may_be_missing():
+    model, tied = tiny_llama(), tiny_qwen()
+    load_weights(tied, {name: tensor for name, tensor in tied.state_dict().items() if name != "lm_head.weight"})
+    for wrong in ({"model.norm.weight": model.state_dict()["model.norm.weight"]}, {**model.state_dict(), "experts.0": torch.zeros(1)}):
+        with pytest.raises(BrokenCheckpoint, match="do not fit the model"):
+            load_weights(model, wrong)
+
+
+@pytest.mark.gpu
+def test_a_fused_optimizer_resumes_on_its_device():
+    model = tiny_llama().to("cuda")
+    optimizer = build_adamw(model, learning_rate=1e-3, betas=(0.9, 0.95), weight_decay=0.0)
+    for _ in range(2):
+        model(input_ids=torch.tensor([[1, 2, 3]], device="cuda")).logits.sum().backward()
+        optimizer.step()
+        tensors, scalars = optimizer_tensors(optimizer, model)
+        optimizer = build_adamw(model, learning_rate=1e-3, betas=(0.9, 0.95), weight_decay=0.0)
+        load_optimizer_tensors(optimizer, model, {name: tensor.cpu() for name, tensor in tensors.items()}, scalars)

@@ -133,3 +133,31 @@ def test_the_demo_goes_from_nothing_to_figures_and_a_verdict(run, tmp_path):
     again = run("demo", "--minutes", "3", "--name", "e", *small)[1]
     assert "base model found" in again and "base model trained" in out
     assert Path(tmp_path / "runs" / "latest").resolve().name == "e"
+
+
+def test_eval_measures_on_the_file_it_is_given(run, model, tmp_path):
+    (tmp_path / "mine.jsonl").write_text(
+        "".join(json.dumps({"question": f"compute {i} + 1", "answer": str(i + 1)}) + "\n" for i in range(3))
+    )
+    short = ["--evaluation.samples=2", "--evaluation.max_new_tokens=8"]
+    status, out, _ = run("eval", "--model", model, "--data.held_out", "mine.jsonl", *short)
+    assert status == 0 and out.startswith("3 problems of mine, 2 answers to each")
+    status, out, err = run("train", "zero", "--model", model, "--data.held_out", "mine.jsonl", *flags())
+    assert status == 2 and "data.train is missing" in err
+
+
+@pytest.mark.parametrize("command", [("check",), ("config", "show"), ("train", "zero")])
+def test_an_unknown_algorithm_is_refused_everywhere(run, command):
+    status, _, err = run(*command, "--algorithm", "r2")
+    assert status == 2 and "--algorithm r2 is not known; choose one of r1, modern" in err
+
+
+def test_the_command_to_continue_can_be_pasted(run, model, tmp_path):
+    template = "Question: {question} Answer:"
+    status, out, _ = run("train", "zero", "--model", model, "--data.template", template, "--name", "mine", *flags())
+    assert status == 0 and f"--data.template '{template}'" in out
+
+
+def test_an_evaluation_the_claims_cannot_use_is_refused_before_training(run):
+    status, _, err = run("demo", "--evaluation.samples=4", "--base.steps=2")
+    assert status == 2 and "the demo's claims are about 8 answers" in err

@@ -290,3 +290,22 @@ def test_diff_names_what_changed_and_what_was_added() -> None:
     new = {"seed": 7, "rl": {"group_size": 8, "beta": 0.1, "kl": "k3"}}
     assert diff(old, new) == ["seed: 42 -> 7", "rl.kl: None -> k3"]
     assert diff(old, old) == []
+
+
+def test_a_mapping_is_one_value_and_a_flag_for_an_entry_changes_that_entry(tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text("reward:\n  weights: {accuracy: 2.0}\n")
+
+    def weights(*flags: str, files: tuple[Path, ...] = ()) -> dict[str, float]:
+        return load_settings(ZeroSettings, files=files, flags=flags).settings.reward.weights
+
+    assert weights() == {"accuracy": 1.0, "format": 1.0}
+    assert weights("--reward.weights.accuracy=2") == {"accuracy": 2.0, "format": 1.0}
+    assert weights(files=(file,)) == {"accuracy": 2.0}
+    assert weights("--reward.weights.format=0.5", files=(file,)) == {"accuracy": 2.0, "format": 0.5}
+    assert weights("--reward.weights={format: 1.0}", files=(file,)) == {"format": 1.0}
+
+
+def test_variables_that_are_no_settings_are_left_alone() -> None:
+    environ = {"ZERO2R1_TRACEBACK": "1", "ZERO2R1_CACHE": "/tmp", "ZERO2R1_STEPS": "5"}
+    assert load_settings(ZeroSettings, environ=environ).settings.steps == 5

@@ -214,3 +214,11 @@ def test_the_environment_names_versions_and_machine() -> None:
     assert found["torch"].startswith("2.") and found["transformers"].startswith("5.")
     assert found["cpu_count"] >= 1
     json.dumps(found)
+
+
+def test_files_half_written_at_a_kill_do_not_stop_a_resumption(tmp_path):
+    run = RunDir.create(tmp_path, "zero", command=[], config="", seed=0)
+    for name in ("step_000018.json.tmp", "step_000018.parquet.tmp", "step_000017.json", "step_000019.json", "base.json"):
+        run.write_text(f"evals/{name}", "{}")
+    run.truncate_after(18)
+    assert sorted(path.name for path in (run.path / "evals").iterdir()) == ["base.json", "step_000017.json"]

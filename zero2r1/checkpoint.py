@@ -132,6 +132,24 @@ def load_checkpoint(path: Path) -> Checkpoint:
     return Checkpoint(path=path, state=json.loads((path / STATE / "state.json").read_text(encoding="utf-8")))
 
 
+def load_weights(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Put saved weights back; parameters that share another's storage may be missing, as `save_pretrained` writes them once.
+
+    Raises:
+        BrokenCheckpoint: names differ. Some architectures are saved under other names than they have in memory; continuing with
+            what happens to match would be training another model.
+    """
+    result = model.load_state_dict(dict(tensors), strict=False)
+    state = model.state_dict()
+    loaded = {state[name].data_ptr() for name in tensors if name in state}
+    missing = [name for name in result.missing_keys if state[name].data_ptr() not in loaded]
+    if missing or result.unexpected_keys:
+        raise BrokenCheckpoint(
+            f"the saved weights do not fit the model: missing {missing[:3]}, unknown {result.unexpected_keys[:3]} "
+            f"({len(missing)} and {len(result.unexpected_keys)} names)"
+        )
+
+
 def optimizer_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Optimizer state as named tensors, and its scalars: ``optimizer/<parameter>/<buffer>``."""
     names = {id(parameter): name for name, parameter in model.named_parameters()}
@@ -159,9 +177,9 @@ def load_optimizer_tensors(
         name, buffer = key.removeprefix("optimizer/").rsplit("/", 1)
         if name not in parameters:
             raise BrokenCheckpoint(f"the checkpoint has optimizer state for {name!r}, which this model does not have")
-        # AdamW keeps its step counter on the CPU wherever the parameter lives.
-        device = tensor.device if buffer == "step" else parameters[name].device
-        optimizer.state[parameters[name]][buffer] = tensor.to(device)
+        # The step counter stays on the CPU unless the kernel that reads it runs on the device.
+        on_device = buffer != "step" or optimizer.defaults.get("fused") or optimizer.defaults.get("capturable")
+        optimizer.state[parameters[name]][buffer] = tensor.to(parameters[name].device if on_device else tensor.device)
 
 
 def _steps(folder: Path) -> list[Path]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -27,8 +28,11 @@ Name = Annotated[str | None, typer.Option(help="Name of the run folder; the same
 Algorithm = Annotated[str | None, typer.Option(help="r1 (the paper) or modern.")]
 Json = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
 EXIT_CONFIG, EXIT_GUARD = 2, 5
-MAY_CHANGE = ("steps", "evaluat", "checkpoint", "keep", "threads")
-"""What a resumed run may set anew."""
+MAY_CHANGE = (
+    "steps", "evaluate_every", "checkpoint_every", "keep_checkpoints", "threads", "track", "rollout.token_budget", "rollout.max_rows",
+    "compute.tokens_per_micro_batch", "compute.gradient_checkpointing",
+)  # fmt: skip
+"""What a resumed run may set anew: nothing that changes what is learnt or how it is measured."""
 
 
 @app.command(context_settings=SETTINGS)
@@ -46,8 +50,7 @@ def demo(
         raise ValueError(f"--minutes {minutes}: the demo comes in two lengths, 3 and 9")
     presets = [("--minutes 3", SHORT)] if minutes == 3 else []
     resolved = _settings(context, recipe_files("zero"), presets=presets, presets_last=True)
-    run, text = _run(runs, name, "demo", resolved)
-    console.print(f"run folder {run.path}", highlight=False)
+    run, text = _run(runs, name, "demo", resolved, console)
     _guarded(run, lambda stop: run_demo(resolved.settings, run, console=console, judged=minutes == 9, should_stop=stop), text)
 
 
@@ -74,15 +77,10 @@ def train_zero_command(
 ) -> None:
     """R1-Zero on any model and data: --model FOLDER --data.train FILE.jsonl --data.held_out FILE.jsonl, settings as --a.b=c."""
     console = _greet("train zero")
-    from zero2r1.grpo.config import ALGORITHMS
     from zero2r1.pipeline.api import run_stage
 
-    if algorithm is not None and algorithm not in ALGORITHMS:
-        raise ValueError(f"--algorithm {algorithm} is not known; choose one of {', '.join(ALGORITHMS)}")
-    presets = [(f"--algorithm {algorithm}", ALGORITHMS[algorithm])] if algorithm else []
-    resolved = _settings(context, files or [], presets=presets)
-    run, text = _run(runs, name, "zero", resolved)
-    console.print(f"run folder {run.path}", highlight=False)
+    resolved = _settings(context, files or [], presets=_bundle(algorithm))
+    run, text = _run(runs, name, "zero", resolved, console)
     _guarded(run, lambda stop: run_stage(resolved.settings, run, console=console, should_stop=stop), text)
 
 
@@ -91,12 +89,15 @@ def evaluate(context: typer.Context, files: Files = None, as_json: Json = False)
     """Measure a model on held-out problems: --model FOLDER --data.held_out FILE.jsonl."""
     from zero2r1.pipeline.api import load_stage
 
-    _threads(_settings(context, files or []).settings.threads)
-    stage = load_stage(_settings(context, files or []).settings)
+    settings = _settings(context, files or []).settings
+    _threads(settings.threads)
+    stage = load_stage(settings)
     figures = stage.measure("eval").figures()
+    measured = {"data": stage.world.name, "problems": min(len(stage.world.held_out), settings.evaluation.problems)}
     if as_json:
-        typer.echo(json.dumps(figures))
+        typer.echo(json.dumps({**measured, **figures}))
     else:
+        typer.echo(f"{measured['problems']} problems of {measured['data']}, {settings.evaluation.samples} answers to each")
         for key, value in figures.items():
             typer.echo(f"{key:<24} {value:.4f}")
 
@@ -104,12 +105,10 @@ def evaluate(context: typer.Context, files: Files = None, as_json: Json = False)
 @app.command(context_settings=SETTINGS)
 def check(context: typer.Context, files: Files = None, algorithm: Algorithm = None) -> None:
     """Check model, data and rewards without training: one prompt as tokens, stop ids, the reward on four answers."""
-    from zero2r1.grpo.config import ALGORITHMS
     from zero2r1.pipeline.api import load_stage
     from zero2r1.pipeline.preflight import preflight
 
-    presets = [(f"--algorithm {algorithm}", ALGORITHMS[algorithm])] if algorithm else []
-    result = preflight(load_stage(_settings(context, files or [], presets=presets).settings))
+    result = preflight(load_stage(_settings(context, files or [], presets=_bundle(algorithm)).settings))
     for line in result.lines:
         typer.echo(line)
     for fault in result.faults:
@@ -143,10 +142,8 @@ def show(
 def config_show(context: typer.Context, files: Files = None, algorithm: Algorithm = None) -> None:
     """The complete settings of `train zero`, each with its source."""
     from zero2r1.config import dump
-    from zero2r1.grpo.config import ALGORITHMS
 
-    presets = [(f"--algorithm {algorithm}", ALGORITHMS[algorithm])] if algorithm else []
-    typer.echo(dump(_settings(context, files or [], presets=presets)), nl=False)
+    typer.echo(dump(_settings(context, files or [], presets=_bundle(algorithm))), nl=False)
 
 
 @config.command("schema")
@@ -197,7 +194,18 @@ def _settings(
     return load_settings(ZeroSettings, files=files, flags=context.args, environ=os.environ, presets=presets or [])
 
 
-def _run(runs: Path, name: str | None, kind: str, resolved: Any) -> tuple[Any, str]:
+def _bundle(algorithm: str | None) -> list[tuple[str, Mapping[str, Any]]]:
+    from zero2r1.grpo.config import ALGORITHMS
+
+    if algorithm is None:
+        return []
+    if algorithm not in ALGORITHMS:
+        raise ValueError(f"--algorithm {algorithm} is not known; choose one of {', '.join(ALGORITHMS)}")
+    return [(f"--algorithm {algorithm}", ALGORITHMS[algorithm])]
+
+
+def _run(runs: Path, name: str | None, kind: str, resolved: Any, console: Any) -> tuple[Any, str]:
+    """The run folder, and the command that continues it."""
     from zero2r1.config import ConfigError, diff, dump, read_yaml
     from zero2r1.run_dir import RunDir
 
@@ -218,7 +226,8 @@ def _run(runs: Path, name: str | None, kind: str, resolved: Any) -> tuple[Any, s
                     + "\nDrop these flags to continue it, or give the new run another --name."
                 )
         run = RunDir.start(runs / name, command=sys.argv, config=text, seed=resolved.settings.seed)
-    resume = f"zero2r1 {' '.join(sys.argv[1:])}" + ("" if name else f" --name {run.path.name}")
+    resume = shlex.join(["zero2r1", *sys.argv[1:], *([] if name else ["--name", run.path.name])])
+    console.print(f"run folder {run.path}; to continue it after a stop:  {resume}", highlight=False, markup=False, soft_wrap=True)
     return run, resume
 
 

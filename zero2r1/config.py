@@ -17,7 +17,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 ENVIRONMENT_PREFIX = "ZERO2R1_"
-OWN_VARIABLES = frozenset({"ZERO2R1_CACHE", "ZERO2R1_SHARED_DATA"})
+OWN_VARIABLES = frozenset({"ZERO2R1_CACHE", "ZERO2R1_SHARED_DATA", "ZERO2R1_TRACEBACK"})
 """Variables with this prefix that are no settings."""
 
 
@@ -74,9 +74,17 @@ def load_settings(
     merged: dict[str, Any] = {}
     sources: dict[Key, str] = {}
     for layer in layers:
+        replaced: set[Key] = set()
         for key in _leaves(layer.values):
             place = layer.places.get(key, "?")
             _check_known(model, key, place)
+            root = _free_mapping(model, key)
+            if root is not None and root not in replaced:
+                # A mapping such as reward.weights is one value and replaces an earlier one; a flag for one of its entries changes that.
+                replaced.add(root)
+                entry_only = _path_of(place) == ".".join(key)
+                _put(merged, root, _current(model, merged, root) if entry_only else {})
+                sources = {known: source for known, source in sources.items() if entry_only or known[: len(root)] != root}
             _put(merged, key, _get(layer.values, key))
             sources[key] = place
     try:
@@ -216,6 +224,33 @@ def _check_known(model: type[BaseModel], key: Key, place: str) -> None:
             path = ".".join(key[: depth + 1])
             raise ConfigError(f"{place}: {path} is not an option.{_suggestion(model, group, key, depth)} Nothing was started.")
         group = _group(group.model_fields[name].annotation)
+
+
+def _free_mapping(model: type[BaseModel], key: Key) -> Key | None:
+    """The part of a key that names a free mapping, for a key inside one."""
+    group: type[BaseModel] | None = model
+    for depth, name in enumerate(key[:-1]):
+        assert group is not None
+        group = _group(group.model_fields[name].annotation)
+        if group is None:
+            return key[: depth + 1]
+    return None
+
+
+def _current(model: type[BaseModel], merged: Mapping[str, Any], key: Key) -> dict[str, Any]:
+    """A mapping as it stands before the layer under way: set by an earlier one, or the default."""
+    try:
+        return dict(_get(merged, key))
+    except KeyError:
+        value: Any = model()
+        for name in key:
+            value = getattr(value, name)
+        return dict(value)
+
+
+def _path_of(place: str) -> str:
+    """The path that a flag or variable names."""
+    return place.removeprefix("$" + ENVIRONMENT_PREFIX).lstrip("-").replace("-", "_").replace("__", ".").lower()
 
 
 def _suggestion(model: type[BaseModel], group: type[BaseModel], key: Key, depth: int) -> str:

@@ -144,9 +144,10 @@ class RunDir:
         if metrics.exists():
             kept = [line for line in _complete_lines(metrics) if json.loads(line)["step"] <= step]
             self.write_text("metrics.jsonl", "".join(line + "\n" for line in kept))
-        for folder, pattern in (("rollouts", "step_*.parquet"), ("evals", "step_*")):
-            for file in (self.path / folder).glob(pattern):
-                if int(file.stem.removeprefix("step_")) > step:
+        for folder in ("rollouts", "evals"):
+            for file in (self.path / folder).glob("step_*"):
+                half_written = file.suffix == ".tmp"
+                if half_written or int(file.stem.removeprefix("step_")) > step:
                     file.unlink()
 
     # Reading

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import get_args
 
 import pytest
 import torch
 
 from tests.toy_run import curve, grade_toy, negated, shuffled, toy_settings, toy_trainer
+from zero2r1.grpo.advantages import ADVANTAGES
+from zero2r1.grpo.aggregation import AGGREGATIONS
+from zero2r1.grpo.config import GrpoSettings
+from zero2r1.grpo.loss import KL_ESTIMATORS, RATIOS
 from zero2r1.grpo.trainer import Hooks, Outcome, TrainingHalted
 from zero2r1.types import Reward
 
@@ -157,3 +162,23 @@ def test_several_updates_per_rollout_do_not_depend_on_the_micro_batches(tmp_path
         trainer.train()
         weights.append(torch.cat([p.detach().flatten() for p in policy.parameters()]))
     torch.testing.assert_close(weights[0], weights[1], atol=1e-4, rtol=0)
+
+
+def test_an_evaluation_at_the_step_of_a_stop_is_not_lost(tmp_path):
+    measured = []
+    stopped = []
+
+    def stop():
+        stopped.append(True)
+        return len(stopped) == 4
+
+    settings = toy_settings(steps=6).model_copy(update={"evaluate_every": 2, "checkpoint_every": 2})
+    hooks = Hooks(evaluate=measured.append, should_stop=stop)
+    assert toy_trainer(tmp_path, settings, hooks=hooks)[0].train() is Outcome.STOPPED
+    assert toy_trainer(tmp_path, settings, hooks=Hooks(evaluate=measured.append))[0].train() is Outcome.DONE
+    assert measured == [2, 4, 6]
+
+
+def test_names_of_variants_in_the_settings_are_those_that_exist():
+    for field, table in (("advantage", ADVANTAGES), ("aggregation", AGGREGATIONS), ("ratio", RATIOS), ("kl", KL_ESTIMATORS)):
+        assert set(get_args(GrpoSettings.model_fields[field].annotation)) == set(table)

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import pytest
+from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
 from zero2r1.models.tokenizer import TextEncoder, load_tokenizer, word_tokenizer
@@ -97,3 +99,13 @@ def test_chat_template_marks_what_the_assistant_wrote(tokenizer: PreTrainedToken
     out = tokenizer.apply_chat_template(messages, return_dict=True, return_assistant_tokens_mask=True)
     marked = [token for token, mine in zip(out["input_ids"], out["assistant_masks"], strict=True) if mine]
     assert tokenizer.convert_ids_to_tokens(marked) == ["<think>", "3", "+", "4", "</think>", "7", "<|im_end|>"]
+
+
+def test_plain_prompts_begin_as_the_tokenizer_begins_every_text(tokenizer: PreTrainedTokenizerFast) -> None:
+    """A base model that always saw a BOS must see it in R1-Zero's template too."""
+    text = ("compute ", "1 + 1", " .")
+    assert TextEncoder(tokenizer).encode_plain(*text) == TextEncoder(tokenizer).encode(*text)
+    with_bos = copy.deepcopy(tokenizer)
+    eos = str(tokenizer.eos_token)
+    with_bos.backend_tokenizer.post_processor = TemplateProcessing(single=f"{eos} $A", special_tokens=[(eos, tokenizer.eos_token_id)])
+    assert TextEncoder(with_bos).encode_plain(*text) == (tokenizer.eos_token_id, *TextEncoder(tokenizer).encode(*text))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -13,7 +14,10 @@ from zero2r1 import Problem, ZeroSettings, train_zero
 from zero2r1.grpo.config import ALGORITHMS
 from zero2r1.pipeline.api import load_world
 from zero2r1.pipeline.config import RewardSettings
+from zero2r1.pipeline.preflight import preflight
 from zero2r1.pipeline.world import World
+from zero2r1.pipeline.zero import Stage
+from zero2r1.rewards.accuracy import VERIFIERS
 from zero2r1.run_dir import RunDir
 from zero2r1.types import Completion, Segment
 
@@ -125,3 +129,22 @@ def test_questions_must_divide_into_mini_batches():
 def test_files_need_something_to_measure_on(tmp_path):
     with pytest.raises(ValueError, match="--data.held_out=test.jsonl"):
         load_world(ZeroSettings.model_validate({"data": {"train": str(tmp_path / "x.jsonl")}}))
+
+
+def test_every_prompt_is_checked_not_only_the_first(model, tmp_path):
+    long = dataclasses.replace(problems(1, "train")[0], id="long", prompt="1 + " * 600)
+    with pytest.raises(ValueError, match="exceed the model's context of 1024"):
+        train_zero(model, [*problems(2, "train"), long], held_out=problems(2, "test"), settings=small(), runs=tmp_path)
+
+
+def test_a_budget_that_holds_no_answer_is_refused_before_training(model, tmp_path):
+    rollout = {**small().rollout.model_dump(), "token_budget": 50}
+    with pytest.raises(ValueError, match=r"exceed the sampler's budget of 50 positions: --rollout.token_budget="):
+        train(model, tmp_path, rollout=rollout)
+
+
+def test_references_that_cannot_be_read_are_counted(model, tmp_path):
+    odd = dataclasses.replace(problems(1, "train")[0], id="odd", answer="seven")
+    world = World(name="w", train=(*problems(3, "train"), odd), held_out=(), template="zero", verifiers=VERIFIERS)
+    lines = preflight(Stage(model, world, small())).lines
+    assert "reference 1 of 4 cannot be read by their verifier; outputs to them are never graded: odd" in lines[-1]

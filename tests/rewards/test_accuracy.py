@@ -75,6 +75,7 @@ def test_the_last_closed_box(text, box):
         ("... #### 7", "7"),
         ("<think> \\boxed{7} </think> I do not know.", None),
         ("<think> \\boxed{7}", None),
+        ("<think> guess <answer> 7 </answer>", None),
         ("7", None),
     ],
 )
@@ -129,3 +130,8 @@ def test_messages_are_read_like_text():
 
 def test_the_number_verifier_says_why():
     assert verify_number("3", {"answer": "4"}).why == "3 is not 4"
+
+
+def test_equal_numbers_are_one_vote_however_they_are_written():
+    votes = [verify_number(text, {"answer": "72"}).vote for text in ("72", "72.0", "$72", "144/2", "70")]
+    assert votes == ["72", "72", "72", "72", "70"]

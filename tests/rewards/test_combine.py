@@ -112,3 +112,12 @@ def test_the_format_reward_in_both_modes(text, finish, strict, think_only):
     for mode, value in (("strict", strict), ("think_only", think_only)):
         grader = make_grader({"format": format_reward(mode)}, {"format": 1.0})
         assert grader([problem()], [completion(text, finish)])[0].value == value
+
+
+def test_a_required_part_that_does_not_apply_leaves_no_grade():
+    """A reference nobody can read must not be trained on format alone."""
+    functions = {"accuracy": lambda **_: [None, 1.0], "format": lambda **_: [1.0, 1.0]}
+    grader = make_grader(functions, {"accuracy": 1.0, "format": 1.0}, required=["accuracy"])
+    rewards = grader([problem()] * 2, [completion("a"), completion("b")])
+    assert [reward.value for reward in rewards] == [None, 2.0]
+    assert rewards[0].components == {"accuracy": None, "format": 1.0}

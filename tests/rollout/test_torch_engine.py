@@ -231,3 +231,18 @@ def test_new_weights_change_the_samples_and_their_version():
     after = generate(engine, requests(1, 1))[0][0]
     assert (before.policy_version, after.policy_version) == (0, 7)
     assert before.token_ids != after.token_ids
+
+
+def test_the_nucleus_is_cut_from_the_tempered_distribution():
+    """As transformers and vLLM do it: at a low temperature fewer tokens share the mass."""
+    model = tiny_llama()
+    params = SamplingParams(max_new_tokens=1, stop_token_ids=(1,), temperature=0.5, top_p=0.6)
+    ask = Request(id=0, prompt_ids=(5, 6, 7), seeds=tuple(range(400)), params=params)
+    drawn = {c.token_ids[0] for c in generate(TorchEngine(model, words), [ask])[0]}
+    logits = model(input_ids=torch.tensor([ask.prompt_ids])).logits[0, -1]
+    nuclei = []
+    for temperature in (0.5, 1.0):
+        ordered = (logits / temperature).softmax(-1).sort(descending=True)
+        before = ordered.values.cumsum(-1) - ordered.values
+        nuclei.append(set(ordered.indices[before < 0.6].tolist()))
+    assert drawn == nuclei[0] and len(nuclei[0]) < len(nuclei[1])

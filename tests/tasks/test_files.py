@@ -118,3 +118,10 @@ def test_gsm8k_is_read_whole_and_every_reference_is_a_number(name, count):
     problems = read_problems(found, split="train")
     assert len(problems) == count
     assert all(parse_number(reference_answer(problem.answer or "")) is not None for problem in problems)
+
+
+def test_rewards_see_columns_by_their_own_names(tmp_path):
+    (problem,) = read_problems(write(tmp_path / "d.jsonl", [LAYOUTS["trl"]]), split="train")
+    assert problem.answer == problem.extra["solution"] == "2"
+    (verl,) = read_problems(write(tmp_path / "v.jsonl", [LAYOUTS["verl"]]), split="train")
+    assert verl.extra["reward_model"]["style"] == "rule"

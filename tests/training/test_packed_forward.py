@@ -148,3 +148,11 @@ def test_dropout_never_changes_a_logprob():
     model.train()
     batch = pack(random_samples([3, 2]), device=CPU)
     assert torch.equal(completion_logprobs(model, batch)[0], completion_logprobs(model, batch)[0])
+
+
+def test_a_head_with_a_bias_is_refused():
+    """The sampler would apply it and the chunked head would not: no ratio would be 1."""
+    model = tiny_llama(packed=False)
+    model.lm_head.bias = torch.nn.Parameter(torch.zeros(64))
+    with pytest.raises(ValueError, match="has a bias in its head"):
+        use_packed_attention(model)

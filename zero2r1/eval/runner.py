@@ -23,6 +23,8 @@ class Answer:
 
     text: str
     extracted: str | None
+    vote: str | None
+    """What a majority vote counts: the same for equal answers, however they are written."""
     right: bool | None
     """``None``: could not be graded; counts as not right, and is reported."""
     tokens: int
@@ -132,9 +134,11 @@ def evaluate(
 
 def _answer(completion: Completion, accuracy: float | None, details: Mapping[str, Any], traits: Mapping[str, float]) -> Answer:
     extracted = details.get("extracted")
+    vote = details.get("vote", extracted)
     return Answer(
         text=completion.text,
         extracted=None if extracted is None else str(extracted),
+        vote=None if vote is None else str(vote),
         right=None if accuracy is None else accuracy == 1.0,
         tokens=len(completion.token_ids),
         truncated=completion.finish_reason == "length",
@@ -150,16 +154,14 @@ def _arrays(problems: Sequence[Problem], groups: Sequence[Sequence[Answer]], sam
         "length": tuple(fmean(answer.tokens for answer in group) for group in groups),
         "truncated": tuple(fmean(answer.truncated for answer in group) for group in groups),
     }
-    k = 2
-    while k <= samples:
-        arrays[f"pass@{k}"] = tuple(pass_at_k(samples, count, k) for count in right)
-        k *= 2
+    for k in sorted({*(2**n for n in range(1, samples.bit_length())), samples} - {1}):
+        if k <= samples:
+            arrays[f"pass@{k}"] = tuple(pass_at_k(samples, count, k) for count in right)
     for trait in groups[0][0].traits:
         arrays[trait] = tuple(fmean(answer.traits[trait] for answer in group) for group in groups)
     return arrays
 
 
 def _majority(group: Sequence[Answer]) -> float:
-    votes = Counter(answer.extracted for answer in group if answer.extracted is not None and not answer.truncated)
-    verdicts = {answer.extracted: bool(answer.right) for answer in group if answer.extracted is not None and not answer.truncated}
-    return majority_vote(votes, verdicts)
+    cast = [answer for answer in group if answer.vote is not None and not answer.truncated]
+    return majority_vote(Counter(answer.vote for answer in cast), {answer.vote: bool(answer.right) for answer in cast})

@@ -23,7 +23,7 @@ class RolloutSettings(Settings):
     max_new_tokens: int = Field(32_768, ge=1)
     max_new_tokens_from_step: dict[int, int] = {8_200: 65_536}  # the cap changes at these steps
     top_p: float = 1.0  # anything else is refused
-    token_budget: int = Field(65_536, ge=1)  # positions of all rows decoded at once: bounds the memory of the cache
+    token_budget: int = Field(262_144, ge=1)  # positions of all rows decoded at once: bounds the memory of the cache
     max_rows: int = Field(256, ge=1)
 
     @field_validator("top_p")
@@ -44,14 +44,15 @@ class RolloutSettings(Settings):
 class GrpoSettings(Settings):
     """The objective. Names are keys of ``ADVANTAGES``, ``AGGREGATIONS``, ``RATIOS`` and ``KL_ESTIMATORS``."""
 
-    advantage: str = "group_mean_std"
+    advantage: Literal["group_mean_std", "group_mean"] = "group_mean_std"
     std_ddof: int = Field(0, ge=0, le=1)  # not stated; 0 divides the variance by G, 1 by G - 1
     std_epsilon: float = Field(1e-4, ge=0)  # not stated
-    aggregation: str = "sequence_mean"
-    ratio: str = "token"  # equation 1 prints whole-sequence ratios; the token form is DeepSeekMath's and V3.2's
+    aggregation: Literal["sequence_mean", "token_mean", "constant"] = "sequence_mean"
+    # Equation 1 prints whole-sequence ratios; the token form is DeepSeekMath's and V3.2's.
+    ratio: Literal["token", "sequence", "sequence_mean"] = "token"
     clip_low: float = Field(10.0, gt=0)  # eps = 10 for R1's first RL stage; not stated for R1-Zero
     clip_high: float = Field(10.0, gt=0)
-    kl: str = "k3"
+    kl: Literal["k1", "k2", "k3", "k3_corrected"] = "k3"
     beta: float = Field(0.001, ge=0)
     reference_reset_steps: int | None = Field(400, ge=1)  # the reference becomes the policy every so many steps
     mini_batches: int = Field(16, ge=1)  # updates per rollout, cut by question

@@ -18,7 +18,7 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from zero2r1.checkpoint import load_latest, load_optimizer_tensors, optimizer_tensors, save_checkpoint
+from zero2r1.checkpoint import load_latest, load_optimizer_tensors, load_weights, optimizer_tensors, save_checkpoint
 from zero2r1.grpo.batches import ScoredGroup, cut_by_question, score_group, training_samples
 from zero2r1.grpo.config import TrainSettings
 from zero2r1.grpo.metrics import Description, rollout_metrics, rollout_rows
@@ -130,11 +130,12 @@ class GrpoTrainer:
             before = self.step
             self._one_rollout()
             self._engine.load_weights(None, self.step)
+            # Before the checkpoint: a run that ends in between resumes from an earlier one and evaluates again.
+            if self._hooks.evaluate and self._crossed(before, self._settings.evaluate_every):
+                self._hooks.evaluate(self.step)
             stop = self._hooks.should_stop()
             if stop or self.step >= self._settings.steps or self._crossed(before, self._settings.checkpoint_every):
                 self._save()
-            if self._hooks.evaluate and self._crossed(before, self._settings.evaluate_every) and not stop:
-                self._hooks.evaluate(self.step)
             if stop:
                 return Outcome.STOPPED
         return Outcome.DONE
@@ -268,7 +269,7 @@ class GrpoTrainer:
             self._run.truncate_after(0)
             return
         tensors = found.tensors()
-        self._policy.load_state_dict(found.model_tensors(), strict=False)
+        load_weights(self._policy, found.model_tensors())
         reference = {name.removeprefix("reference/"): t for name, t in tensors.items() if name.startswith("reference/")}
         if self._reference is not None:
             self._reference.load_state_dict(reference)

@@ -50,6 +50,8 @@ def use_packed_attention(model: PreTrainedModel) -> None:
     for setting in ("final_logit_softcapping", "logit_scale", "logits_scaling"):
         if getattr(config, setting, None) not in (None, 1, 1.0):
             raise ValueError(f"{type(model).__name__} rescales its logits ({setting}); the chunked head does not know that.")
+    if getattr(model.get_output_embeddings(), "bias", None) is not None:
+        raise ValueError(f"{type(model).__name__} has a bias in its head, which the chunked head does not know.")
     AttentionInterface.register(NAME, _attention)
     AttentionMaskInterface.register(NAME, sdpa_mask)
     model.set_attn_implementation(NAME)

@@ -54,6 +54,7 @@ class TextEncoder:
         plain["added_tokens"] = []
         plain["post_processor"] = None  # it may add special tokens of its own
         self._plain = Tokenizer.from_str(json.dumps(plain))
+        self._prefix = _prepended(tokenizer)
         self._special = set(tokenizer.all_special_ids) | set(tokenizer.added_tokens_decoder)
 
     def encode(self, before: str, user: str, after: str) -> tuple[int, ...]:
@@ -67,6 +68,10 @@ class TextEncoder:
         if smuggled:
             raise ValueError(f"user text would become special tokens {smuggled}: {user[:200]!r}")
         return (*self._template_ids(before), *ids, *self._template_ids(after))
+
+    def encode_plain(self, before: str, user: str, after: str) -> tuple[int, ...]:
+        """As :meth:`encode`, behind what the tokenizer itself puts before every text (a BOS token, or nothing)."""
+        return (*self._prefix, *self.encode(before, user, after))
 
     def encode_chat(self, messages: Sequence[Mapping[str, str]], **options: object) -> tuple[int, ...]:
         """Ids of a dialogue by the tokenizer's own chat template, up to where the assistant begins.
@@ -92,3 +97,10 @@ class TextEncoder:
 
     def _template_ids(self, text: str) -> list[int]:
         return list(self._template.encode(text, add_special_tokens=False)) if text else []
+
+
+def _prepended(tokenizer: PreTrainedTokenizerFast) -> tuple[int, ...]:
+    """The ids a tokenizer puts before any text; chat templates write theirs out, plain text gets them here."""
+    bare, full = (list(tokenizer("a", add_special_tokens=special)["input_ids"]) for special in (False, True))
+    start = next((i for i in range(len(full) - len(bare) + 1) if full[i : i + len(bare)] == bare), 0)
+    return tuple(full[:start])

@@ -6,11 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 
 from zero2r1.panel import Panel
 from zero2r1.pipeline.config import ZeroSettings
-from zero2r1.pipeline.laptop import base_model_folder, laptop_world
+from zero2r1.pipeline.laptop import LAPTOP_PROBLEMS, base_model_folder, laptop_world
 from zero2r1.pipeline.preflight import preflight
 from zero2r1.pipeline.world import World
 from zero2r1.pipeline.zero import Extras, Stage, ZeroResult, run_zero
@@ -21,20 +22,21 @@ from zero2r1.types import Problem, RewardFn
 
 
 def load_world(settings: ZeroSettings) -> World:
-    """The problems the settings name: the laptop world, or files.
+    """The problems the settings name: the laptop world, or files. Held-out problems alone are enough to measure a model.
 
     Raises:
         ValueError: a file without held-out problems beside it.
     """
-    if settings.data.train == "laptop":
-        return laptop_world(seed=settings.seed, train=settings.data.count, held_out=settings.evaluation.problems)
-    if settings.data.held_out is None:
+    data = settings.data
+    if data.train == "laptop" and data.held_out is None:
+        return laptop_world(seed=settings.seed, train=data.count or LAPTOP_PROBLEMS, held_out=settings.evaluation.problems)
+    if data.held_out is None:
         raise ValueError("data.held_out is missing: name a file of problems to measure on, e.g. --data.held_out=test.jsonl")
-    columns = settings.data.columns or None
+    columns = data.columns or None
     return World(
-        name=Path(settings.data.train).stem,
-        train=tuple(read_problems(Path(settings.data.train), split="train", columns=columns)[: settings.data.count]),
-        held_out=tuple(read_problems(Path(settings.data.held_out), split="test", columns=columns)),
+        name=Path(data.held_out).stem,
+        train=() if data.train == "laptop" else tuple(read_problems(Path(data.train), split="train", columns=columns)[: data.count]),
+        held_out=tuple(read_problems(Path(data.held_out), split="test", columns=columns)),
         template=settings.data.template,
         verifiers=VERIFIERS,
     )
@@ -81,7 +83,7 @@ def train_zero(
     held_out: Sequence[Problem],
     settings: ZeroSettings | None = None,
     verifiers: Mapping[str, Verifier] = VERIFIERS,
-    template: str = "zero",
+    template: str | None = None,
     runs: Path = Path("runs"),
     on_step: Callable[[Mapping[str, Any]], None] = lambda row: None,
 ) -> ZeroResult:
@@ -93,13 +95,22 @@ def train_zero(
         reward: a function in TRL's signature that grades accuracy, 1 for right, instead of the problems' verifiers. The format
             reward and the weights of both stay with ``settings.reward``.
         settings: everything else; the paper's by default.
-        template: a key of ``TEMPLATES``, ``chat``, or a text with one ``{question}``.
+        template: a key of ``TEMPLATES``, ``chat``, or a text with one ``{question}``; ``settings.data.template`` if left out.
 
     Returns:
         The run folder, the evaluations before and after, and the trained model.
     """
     settings = settings or ZeroSettings()
-    world = World(name="custom", train=tuple(problems), held_out=tuple(held_out), template=template, verifiers=verifiers, accuracy=reward)
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
+    world = World(
+        name="custom",
+        train=tuple(problems),
+        held_out=tuple(held_out),
+        template=template or settings.data.template,
+        verifiers=verifiers,
+        accuracy=reward,
+    )
     stage = Stage(model, world, settings)
     faults = preflight(stage).faults
     if faults:

@@ -19,7 +19,7 @@ class DataSettings(Settings):
 
     train: str = "laptop"
     held_out: str | None = None  # needed with files; the laptop world has its own held-out split
-    count: int = Field(8192, ge=1)  # of the laptop world; the most rows taken from a file
+    count: int | None = Field(None, ge=1)  # the most rows taken from a file (all); the laptop world makes 8192 if left out
     template: str = "zero"  # a name of zero2r1.template.TEMPLATES, `chat`, or a text with one {question}
     columns: dict[str, str] = {}  # e.g. {prompt: problem, answer: solution}; detected when left out
 
@@ -52,7 +52,7 @@ class EvaluationSettings(Settings):
     probes: int = Field(64, ge=0)  # fixed questions answered and stored every `evaluate_every` steps
     temperature: float = Field(1.0, ge=0)
     top_p: float = Field(1.0, gt=0, le=1)
-    max_new_tokens: int = Field(200, ge=1)
+    max_new_tokens: int | None = Field(None, ge=1)  # the cap of the rollouts if left out
     seed: int = 1
 
 

@@ -16,7 +16,7 @@ from zero2r1.figures import draw_figures
 from zero2r1.grpo.trainer import Outcome
 from zero2r1.panel import Panel
 from zero2r1.pipeline.config import RECIPES, ZeroSettings
-from zero2r1.pipeline.laptop import base_model_folder, laptop_world, web_grader
+from zero2r1.pipeline.laptop import LAPTOP_PROBLEMS, base_model_folder, laptop_world, web_grader
 from zero2r1.pipeline.preflight import preflight
 from zero2r1.pipeline.zero import Extras, Stage, ZeroResult, run_zero
 from zero2r1.run_dir import RunDir
@@ -34,6 +34,8 @@ SHORT: Mapping[str, Any] = {
 
 def run_demo(settings: ZeroSettings, run: RunDir, *, console: Console, judged: bool, should_stop: Callable[[], bool]) -> ZeroResult:
     """Train the base if it is not there, then R1-Zero, and print what happened."""
+    if settings.evaluation.samples != 8:
+        raise ValueError(f"the demo's claims are about 8 answers to every problem; evaluation.samples is {settings.evaluation.samples}")
     began = time.monotonic()
     console.print(
         "1  Base model: a 0.86 M parameter Llama learns a small bilingual world from 4 M tokens of text.\n"
@@ -48,7 +50,7 @@ def run_demo(settings: ZeroSettings, run: RunDir, *, console: Console, judged: b
             on_step=lambda report: panel.show(report.step, {"pretraining_loss": report.loss, "tokens_per_s": report.tokens_per_s}),
         )
     console.print(f"base model {'found' if cached else 'trained'}: {folder}  ({_clock(began)})", highlight=False)
-    world = laptop_world(seed=settings.seed, train=settings.data.count, held_out=settings.evaluation.problems)
+    world = laptop_world(seed=settings.seed, train=settings.data.count or LAPTOP_PROBLEMS, held_out=settings.evaluation.problems)
     stage = Stage(folder, world, settings)
     checked = preflight(stage)
     console.print("\n".join(checked.lines), highlight=False, markup=False)

@@ -33,6 +33,9 @@ from zero2r1.tasks.laptop.words import (
 )
 from zero2r1.types import Grader
 
+LAPTOP_PROBLEMS = 8192
+"""Training problems that are made for a run; 72 steps of 16 questions use a seventh of them."""
+
 HELD_OUT_SEED = 1
 """All runs share one test set, so that they can be compared."""
 

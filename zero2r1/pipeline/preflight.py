@@ -7,8 +7,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from zero2r1.pipeline.config import ZeroSettings
 from zero2r1.pipeline.zero import Stage
-from zero2r1.types import Completion, Problem, Reward, Segment
+from zero2r1.types import Completion, FinishReason, Problem, Reward, Segment
+
+CHECKED = 20_000
+"""Training problems looked at; more would take longer than a preflight should."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,23 +25,48 @@ class Preflight:
 
 def preflight(stage: Stage) -> Preflight:
     """Check a stage. Never trains, samples or writes."""
-    settings, problem = stage.settings, stage.world.train[0]
-    ids = stage.prompt_ids(problem)
+    settings, world = stage.settings, stage.world
+    if not world.train:
+        return Preflight(lines=(), faults=("data.train is missing: name a file of problems to train on, e.g. --data.train=train.jsonl",))
+    ids = stage.prompt_ids(world.train[0])
     pieces = stage.tokenizer.convert_ids_to_tokens(list(ids))
-    lines = [f"prompt    {len(ids)} tokens: {' '.join(str(p) for p in pieces[:60])}{' ...' if len(pieces) > 60 else ''}"]
+    longest = max(len(stage.prompt_ids(p)) for p in (*world.train[:CHECKED], *world.held_out[: settings.evaluation.problems]))
     stops = [f"{i} {stage.tokenizer.convert_ids_to_tokens(i)}" for i in stage.stops]
-    lines.append(f"stops at  {', '.join(stops)}   (padding: {stage.tokenizer.pad_token})")
+    probes = reward_probes(stage, world.train[0])
+    shown = " · ".join(f"{name} {'none' if r.value is None else format(r.value, '.2f')}" for name, r in probes.items())
+    lines = [
+        f"data      {len(world.train)} problems to train on, {len(world.held_out)} held out; the longest prompt has {longest} tokens",
+        f"prompt    {len(ids)} tokens: {' '.join(str(p) for p in pieces[:60])}{' ...' if len(pieces) > 60 else ''}",
+        f"stops at  {', '.join(stops)}   (padding: {stage.tokenizer.pad_token})",
+        f"batch     {_batch(settings)}",
+        f"memory    about {_memory(stage, longest) / 2**30:.2f} GiB: weights, gradients, optimizer, reference, and the sampler's cache",
+        f"reward    {shown}",
+    ]
+    unreadable = _unreadable(stage)
+    if unreadable:
+        lines.append(
+            f"reference {len(unreadable)} of {min(CHECKED, len(world.train))} cannot be read by their verifier; outputs to them are never "
+            f"graded: {', '.join(unreadable[:3])}{' ...' if len(unreadable) > 3 else ''}"
+        )
+    return Preflight(lines=tuple(lines), faults=tuple(_faults(stage, probes, longest)))
+
+
+def _batch(settings: ZeroSettings) -> str:
+    """The arithmetic of a rollout in words."""
     rollout, parts = settings.rollout, settings.grpo.mini_batches
     outputs = rollout.prompts_per_rollout * rollout.group_size
-    lines.append(
-        f"batch     {rollout.prompts_per_rollout} prompts x {rollout.group_size} answers = {outputs} completions a rollout "
+    return (
+        f"{rollout.prompts_per_rollout} prompts x {rollout.group_size} answers = {outputs} completions a rollout "
         f"= {parts} update{'s' if parts > 1 else ''} of {outputs // parts}; {settings.steps} steps = {-(-settings.steps // parts)} rollouts"
     )
-    lines.append(f"memory    about {_memory(stage) / 2**30:.2f} GiB: weights, gradients, optimizer, reference and the cache of the sampler")
-    probes = reward_probes(stage, problem)
-    shown = " · ".join(f"{name} {'none' if r.value is None else format(r.value, '.2f')}" for name, r in probes.items())
-    lines.append(f"reward    {shown}")
-    return Preflight(lines=tuple(lines), faults=tuple(_faults(stage, probes, len(ids))))
+
+
+def _unreadable(stage: Stage) -> list[str]:
+    """Ids of training problems whose reference answer the accuracy reward cannot grade against."""
+    grade = stage.world.accuracy_grader()
+    problems = stage.world.train[:CHECKED]
+    rewards = grade(problems, [_completion("", "stop")] * len(problems))
+    return [problem.id for problem, reward in zip(problems, rewards, strict=True) if reward.value is None]
 
 
 def reward_probes(stage: Stage, problem: Problem) -> dict[str, Reward]:
@@ -53,17 +82,13 @@ def reward_probes(stage: Stage, problem: Problem) -> dict[str, Reward]:
         "truncated": (f"<think> {gold}", "length"),
     }
     grade = stage.world.grader(stage.settings.reward)
-    completions = [
-        Completion(
-            segments=(Segment(token_ids=(0,), logprobs=(0.0,)),),
-            text=text,
-            finish_reason="stop" if reason == "stop" else "length",
-            seed=0,
-            policy_version=0,
-        )
-        for text, reason in texts.values()
-    ]
+    completions = [_completion(text, "stop" if reason == "stop" else "length") for text, reason in texts.values()]
     return dict(zip(texts, grade([problem] * len(texts), completions), strict=True))
+
+
+def _completion(text: str, reason: FinishReason) -> Completion:
+    segment = Segment(token_ids=(0,), logprobs=(0.0,))
+    return Completion(segments=(segment,), text=text, finish_reason=reason, seed=0, policy_version=0)
 
 
 def _faults(stage: Stage, probes: dict[str, Reward], prompt_tokens: int) -> list[str]:
@@ -84,14 +109,22 @@ def _faults(stage: Stage, probes: dict[str, Reward], prompt_tokens: int) -> list
             f"a prompt of {prompt_tokens} tokens and an answer of up to {cap} exceed the model's context of {context}: "
             f"--rollout.max_new_tokens={context - prompt_tokens} --rollout.max_new_tokens_from_step={{}}"
         )
+    if prompt_tokens + cap > settings.rollout.token_budget:
+        faults.append(
+            f"a prompt of {prompt_tokens} tokens and an answer of up to {cap} exceed the sampler's budget of "
+            f"{settings.rollout.token_budget} positions: --rollout.token_budget={8 * (prompt_tokens + cap)}"
+        )
     return faults
 
 
-def _memory(stage: Stage) -> int:
+def _memory(stage: Stage, longest: int) -> int:
     """Bytes: float32 weights, gradients, two Adam moments, the reference, and the sampler's cache."""
     settings, config = stage.settings, stage.policy.config
     weights = sum(p.numel() for p in stage.policy.parameters())
     copies = 4 + (settings.grpo.beta > 0)
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    return 4 * (weights * copies + settings.rollout.token_budget * config.num_hidden_layers * heads * width * 2)
+    rollout = settings.rollout
+    rows = min(rollout.max_rows, rollout.prompts_per_rollout * rollout.group_size)
+    positions = min(rollout.token_budget, rows * (longest + rollout.max_new_tokens))
+    return 4 * (weights * copies + positions * config.num_hidden_layers * heads * width * 2)

@@ -56,7 +56,8 @@ class World:
         unknown = set(settings.weights) - set(known)
         if unknown:
             raise ValueError(f"reward.weights names {sorted(unknown)}; the {self.name} world has {sorted(known)}")
-        return make_grader({name: known[name] for name in settings.weights}, settings.weights)
+        chosen = {name: known[name] for name in settings.weights}
+        return make_grader(chosen, settings.weights, required=[name for name in ("accuracy",) if name in chosen])
 
     def accuracy_grader(self) -> Grader:
         """Accuracy alone: what evaluation counts as right, whatever training rewards."""
@@ -94,6 +95,7 @@ def measure(
     name: str,
     encode: Callable[[Problem], tuple[tuple[int, ...], tuple[int, ...]]],
     settings: EvaluationSettings,
+    max_new_tokens: int,
     stop_token_ids: tuple[int, ...],
     problems: int | None = None,
     grader: Grader | None = None,
@@ -101,7 +103,7 @@ def measure(
     """Evaluate a checkpoint on the world's held-out problems (the first ``problems`` of them)."""
     chosen = world.held_out[: problems if problems is not None else settings.problems]
     params = SamplingParams(
-        max_new_tokens=settings.max_new_tokens,
+        max_new_tokens=max_new_tokens,
         stop_token_ids=stop_token_ids,
         temperature=settings.temperature,
         top_p=settings.top_p,

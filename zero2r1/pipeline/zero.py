@@ -87,7 +87,7 @@ class Stage:
                 else [{"role": m.role, "content": m.content} for m in problem.prompt]
             )
             return self.encoder.encode_chat(messages)
-        return self.encoder.encode(*render(TEMPLATES.get(template, template), problem.question))
+        return self.encoder.encode_plain(*render(TEMPLATES.get(template, template), problem.question))
 
     def measure(self, name: str, *, template: str | None = None, grader: Grader | None = None, problems: int | None = None) -> EvalResult:
         """Evaluate the policy as it is now."""
@@ -97,6 +97,7 @@ class Stage:
             name=name,
             encode=lambda problem: (self.prompt_ids(problem, template), ()),
             settings=self.settings.evaluation,
+            max_new_tokens=self.settings.evaluation.max_new_tokens or self.settings.rollout.cap_at(self.settings.steps),
             stop_token_ids=self.stops,
             problems=problems,
             grader=grader,

@@ -24,6 +24,8 @@ class Verdict:
     correct: bool | None
     extracted: str | None
     why: str
+    vote: str | None = None
+    """What a majority vote counts, the same for equal answers; ``extracted`` if left out."""
 
 
 Verifier = Callable[[str, Mapping[str, Any]], Verdict]
@@ -44,7 +46,8 @@ def verify_number(text: str, columns: Mapping[str, Any]) -> Verdict:
     if value is None:
         return Verdict(correct=False, extracted=shown[:_SHORT_ANSWER], why="the answer is no single number")
     equal = value == gold
-    return Verdict(correct=equal, extracted=shown[:_SHORT_ANSWER], why="equal" if equal else f"{value} is not {gold}")
+    why = "equal" if equal else f"{value} is not {gold}"
+    return Verdict(correct=equal, extracted=shown[:_SHORT_ANSWER], why=why, vote=str(value))
 
 
 VERIFIERS: Mapping[str, Verifier] = {"math": verify_number}
@@ -99,11 +102,11 @@ def last_boxed(text: str) -> str | None:
 
 def final_answer(text: str, *, think_open: bool = False) -> str | None:
     """The text a response offers as its answer; ``None`` when it offers none. Answers inside the thinking do not count."""
+    if (think_open or "<think>" in text) and "</think>" not in text:
+        return None
     parsed = parse_response(text, think_open=think_open)
     if parsed.answer is not None:
         return last_boxed(parsed.answer) or parsed.answer
-    if "<think>" in text and "</think>" not in text:
-        return None
     boxed = last_boxed(parsed.summary)
     if boxed is not None:
         return boxed
@@ -123,6 +126,7 @@ def accuracy_reward(verifiers: Mapping[str, Verifier] = VERIFIERS, *, think_open
             row = {name: values[i] for name, values in columns.items() if isinstance(values, list)}
             verdicts.append(_verdict(text_of(completion), finish_reason[i], verifiers[verifier[i]], row, think_open))
         log_extra("extracted", [verdict.extracted for verdict in verdicts])
+        log_extra("vote", [verdict.vote or verdict.extracted for verdict in verdicts])
         log_extra("why", [verdict.why for verdict in verdicts])
         return [None if verdict.correct is None else float(verdict.correct) for verdict in verdicts]
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import inspect
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from zero2r1.types import Completion, Grader, Problem, Reward, RewardFn
@@ -19,10 +20,11 @@ class RewardError(ValueError):
     """A reward function did something that cannot be used as a reward."""
 
 
-def make_grader(functions: Mapping[str, RewardFn], weights: Mapping[str, float]) -> Grader:
+def make_grader(functions: Mapping[str, RewardFn], weights: Mapping[str, float], *, required: Collection[str] = ()) -> Grader:
     """A grader that sums ``weights[name] * functions[name]`` over the functions that apply.
 
-    A completion to which no function applies has the reward ``None``: it could not be graded, which is not 0.
+    A completion to which no function applies, or to which one of the ``required`` does not, has the reward ``None``: it could not
+    be graded, which is not 0. (An answer whose reference cannot be read must not be trained on its format alone.)
 
     Raises:
         ValueError: functions and weights name different things, or a weight is not finite.
@@ -36,7 +38,8 @@ def make_grader(functions: Mapping[str, RewardFn], weights: Mapping[str, float])
         columns = _columns(problems, completions)
         extras: list[dict[str, Any]] = [{"gold": problem.answer} for problem in problems]
         parts = {name: _call(name, function, columns, extras) for name, function in functions.items()}
-        return [_sum({name: values[i] for name, values in parts.items()}, weights, extras[i]) for i in range(len(completions))]
+        rewards = [_sum({name: values[i] for name, values in parts.items()}, weights, extras[i]) for i in range(len(completions))]
+        return [replace(r, value=None) if any(r.components[name] is None for name in required) else r for r in rewards]
 
     return grade
 

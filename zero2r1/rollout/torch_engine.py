@@ -106,7 +106,7 @@ class TorchEngine:
                 raise ValueError(f"request {request.id} needs {longest} positions; raise the token budget of {self._token_budget}")
         self._waiting.extend(requests)
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def _advance(self) -> list[Finished]:
         finished = self._admit()
         if self._rows is not None and self._rows.active:
@@ -259,7 +259,9 @@ class _Rows:
         chosen = slice(first, self.active)
         for i, (request, _) in enumerate(self._owners[first:]):
             if request.params.top_p < 1 or request.params.top_k is not None:
-                logits[i] = keep_top(logits[i : i + 1], request.params.top_p, request.params.top_k)[0]
+                tempered = logits[i : i + 1] / (request.params.temperature or 1.0)  # the nucleus is of what will be sampled
+                kept = keep_top(tempered, request.params.top_p, request.params.top_k)[0]
+                logits[i].masked_fill_(kept == float("-inf"), float("-inf"))
         counts = self._counts[chosen]
         rows = torch.arange(first, self.active, device=counts.device)
         tokens, logprobs = sample_tokens(logits, self._temperatures[chosen], self._uniforms[rows, counts])

@@ -93,7 +93,6 @@ def _problem(row: Mapping[str, Any], prompt: str, answer: str, path: Path, split
     gold = flat.get(answer)
     if not isinstance(gold, (str, int, float)) or isinstance(gold, bool) or not str(gold).strip():
         raise DataError(f"{answer} is {gold!r}, not an answer")
-    used = {prompt.partition(".")[0], answer.partition(".")[0], "id"}
     return Problem(
         id=str(row.get("id") or row.get("unique_id") or f"{path.stem}/{index}"),
         prompt=_prompt(flat.get(prompt), prompt),
@@ -105,7 +104,7 @@ def _problem(row: Mapping[str, Any], prompt: str, answer: str, path: Path, split
         licence=str(row.get("licence") or row.get("license") or "unknown"),
         split=split,
         level=row["level"] if isinstance(row.get("level"), int) else None,
-        extra={name: value for name, value in row.items() if name not in used},
+        extra={name: value for name, value in row.items() if name not in ("id", prompt)},  # rewards see columns by their own names
     )
 
 

@@ -226,7 +226,8 @@ def _run(runs: Path, name: str | None, kind: str, resolved: Any, console: Any) -
                     + "\nDrop these flags to continue it, or give the new run another --name."
                 )
         run = RunDir.start(runs / name, command=sys.argv, config=text, seed=resolved.settings.seed)
-    resume = shlex.join(["zero2r1", *sys.argv[1:], *([] if name else ["--name", run.path.name])])
+    program = os.path.relpath(sys.argv[0]) if Path(sys.argv[0]).is_relative_to(Path.cwd()) else "zero2r1"
+    resume = shlex.join([program, *sys.argv[1:], *([] if name else ["--name", run.path.name])])
     console.print(f"run folder {run.path}; to continue it after a stop:  {resume}", highlight=False, markup=False, soft_wrap=True)
     return run, resume
 

@@ -25,7 +25,9 @@ def smollm2_folder(cache: Path | None = None) -> Path:
         raise ValueError("the model smollm2-135m is not here yet. Fetch and convert it once with:  make smollm2")
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+    from transformers.utils.logging import disable_progress_bar
 
+    disable_progress_bar()
     source = Path(spec.origin).parent
     # Without dequantize the weights stay packed and cannot be saved.
     model = AutoModelForCausalLM.from_pretrained(

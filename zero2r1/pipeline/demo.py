@@ -127,8 +127,8 @@ def _report(result: ZeroResult, run: RunDir, console: Console, *, judged: bool) 
     base, zero = result.evaluations.get("base"), result.evaluations["zero"]
     console.print(_transcripts(zero.problems, base, zero), highlight=False, markup=False)
     console.print(_task_table(base, zero))
-    console.print(_claim_table(result.verdicts, judged=judged))
-    console.print(_distrust(result.evaluations), highlight=False)
+    console.print(claim_lines(result.verdicts, judged=judged), highlight=False, markup=False, soft_wrap=True)
+    console.print(_distrust(result.evaluations), highlight=False, soft_wrap=True)
     try:
         paths = draw_figures(run)
     except ValueError as missing:
@@ -141,19 +141,20 @@ def _distrust(evaluations: Mapping[str, EvalResult]) -> str:
     """What the numbers do not mean, with the numbers that say so."""
     zero = evaluations["zero"].figures()
     lines = [
-        "What to distrust: the corpus holds careful and self-checking documents, more of them in two languages than in one; RL selects "
-        "and places what is there (compare the self-checks by task above).",
+        "What to distrust",
+        "  The corpus holds careful and self-checking documents, more of them in two languages than in one; RL selects and places",
+        "  what is there (compare the self-checks by task above).",
     ]
     if "base" in evaluations and "base_web" in evaluations:
         base, web = evaluations["base"].figures(), evaluations["base_web"].figures()
         rise, known = zero["pass@1"] - base["pass@1"], web["pass@1"] - base["pass@1"]
         if rise > 0 and known > 0:
             lines.append(
-                f"Of the rise from {base['pass@1']:.2f} to {zero['pass@1']:.2f}, {min(rise, known):.2f} is what the same base already has "
-                "in the layout of its own text (base_web)."
+                f"  Of the rise from {base['pass@1']:.2f} to {zero['pass@1']:.2f}, {min(rise, known):.2f} is what the same base already "
+                "has in the layout of its own text (base_web)."
             )
         lines.append(
-            f"pass@8 of the base in its own layout is {web['pass@8']:.2f}, of Zero {zero['pass@8']:.2f}: "
+            f"  pass@8 of the base in its own layout is {web['pass@8']:.2f}, of Zero {zero['pass@8']:.2f}: "
             + (
                 "what rose is how reliably a problem is solved, not how many can be."
                 if zero["pass@8"] <= web["pass@8"] + 0.05 and rise > 0
@@ -183,19 +184,20 @@ def _task_table(base: EvalResult | None, zero: EvalResult) -> Table:
     return table
 
 
-def _claim_table(verdicts: Sequence[ClaimVerdict], *, judged: bool) -> Table:
-    title = "claims (95 % intervals over held-out problems)" if judged else "claims, shown but not judged: this run is too short"
-    table = Table(title=title, title_justify="left")
-    for column in ("claim", "measured", ""):
-        table.add_column(column)
+def claim_lines(verdicts: Sequence[ClaimVerdict], *, judged: bool) -> str:
+    """What was claimed before the run and what was measured, a few lines each."""
+    lines = [
+        "claims, written before the run (95 % intervals over held-out problems)"
+        if judged
+        else "claims, shown but not judged: this run is too short (95 % intervals over held-out problems)"
+    ]
     for verdict in verdicts:
-        parts = "\n".join(
-            f"{part.condition.of}{f' against {part.condition.over}' if part.condition.over else ''} "
-            f"{part.estimate:.3f} [{part.low:.3f}, {part.high:.3f}]"
-            for part in verdict.parts
-        )
-        table.add_row(verdict.claim.says, parts, ("holds" if verdict.holds else "does NOT hold") if judged else "")
-    return table
+        word = ("holds" if verdict.holds else "FAILS") if judged else ""
+        lines.append(f"  {word:<6} {verdict.claim.name}: {verdict.claim.says}")
+        for part in verdict.parts:
+            compared = f" against {part.condition.over}" if part.condition.over else ""
+            lines.append(f"         {part.estimate:6.3f} [{part.low:.3f}, {part.high:.3f}]  {part.condition.of}{compared}")
+    return "\n".join(lines)
 
 
 def _clock(began: float) -> str:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -161,3 +164,22 @@ def test_the_command_to_continue_can_be_pasted(run, model, tmp_path):
 def test_an_evaluation_the_claims_cannot_use_is_refused_before_training(run):
     status, _, err = run("demo", "--evaluation.samples=4", "--base.steps=2")
     assert status == 2 and "the demo's claims are about 8 answers" in err
+
+
+def test_ctrl_c_finishes_the_step_saves_and_says_how_to_go_on(model, tmp_path):
+    command = [sys.executable, "-c", "from zero2r1.cli import main; main()", "train", "zero", "--model", model, "--name", "mine", *flags()]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(cli.__file__).parents[1]), "COLUMNS": "200"}
+    process = subprocess.Popen(
+        [*command, "--steps", "100000"], cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    while "step 1/" not in process.stdout.readline():
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "finishing this step, saving" in err and "saved. Continue with:" in err and "--name mine" in err
+    run = tmp_path / "runs" / "mine"
+    last = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])["step"]
+    assert (run / "checkpoints" / f"step_{last:06d}" / "state" / "state.json").is_file()
+    assert json.loads((run / "run.json").read_text())["status"] == "stopped"

@@ -77,3 +77,13 @@ def test_nothing_happened_earns_no_claim():
     same = {name: [0.0, 1.0] * 50 for name in names}
     verdicts = judge(read_claims(CLAIMS), {"base": same, "base_web": same, "zero": same})
     assert [verdict.claim.name for verdict in verdicts if verdict.holds] == []
+
+
+def test_a_policy_that_falls_apart_earns_nothing():
+    """Long, mixed, full of `wait` and wrong: what shuffled rewards once made of the laptop model."""
+    base = {"pass@1": [0.0] * 87 + [1.0] * 13, "maj@8": [0.0] * 75 + [1.0] * 25, "length": [18.0] * 100, "format_ok": [0.37] * 100}
+    base |= {"self_check": [0.06] * 100, "one_language": [0.87] * 100}
+    fallen = {"pass@1": [0.03] * 100, "maj@8": [0.0] * 88 + [1.0] * 12, "length": [50.0] * 100, "format_ok": [0.01] * 100}
+    fallen |= {"self_check": [0.28] * 100, "one_language": [0.55] * 100}
+    verdicts = judge(read_claims(CLAIMS), {"base": base, "base_web": base, "zero": fallen})
+    assert [verdict.claim.name for verdict in verdicts if verdict.holds and verdict.claim.needs_rewards] == []

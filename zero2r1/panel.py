@@ -68,7 +68,8 @@ class Panel:
             self._console.print(f"{self._head(step, row)}  {figures}", highlight=False, soft_wrap=True)
 
     def _head(self, step: int, row: Mapping[str, Any]) -> str:
-        speed = f"  {row['tokens_per_s'] / 1000:.1f}k tok/s" if row.get("tokens_per_s") else ""
+        rate = row.get("tokens_per_s") or 0.0
+        speed = f"  {rate / 1000:.1f}k tok/s" if rate >= 1000 else f"  {rate:.0f} tok/s" if rate else ""
         return f"{self._title}  step {step}/{self._total}{self._pace(step)}{speed}"
 
     def _pace(self, step: int) -> str:

@@ -83,8 +83,9 @@ def test_the_135m_model_agrees_with_its_trainer_too():
     if not folder.is_dir():
         pytest.skip("SmolLM2 is not here: make smollm2")
     policy, tokenizer = load_policy(folder, device=torch.device("cpu"))
-    questions = [f"How many eggs are left of {i + 12} when {i} are sold?" for i in range(12)]
-    ids = [tuple(tokenizer(text)["input_ids"]) for text in questions]
+    things = "a fox,a harbour,the winter,an old clock,two sisters,the desert,a lighthouse,bread,a train,the moon,a garden,rain,a mask,glass"
+    openings = [f"Once upon a time there was a long story about {thing}, and it began like this:" for thing in things.split(",")]
+    ids = [tuple(tokenizer(text)["input_ids"]) for text in openings]
     params = SamplingParams(max_new_tokens=160, stop_token_ids=stop_token_ids(policy, tokenizer))
     asked = [Request(id=i, prompt_ids=p, seeds=tuple(range(10 * i, 10 * i + 8)), params=params) for i, p in enumerate(ids)]
     tokens, gap = largest_gap(policy, samples_of(asked, generate(TorchEngine(policy, words), asked)))

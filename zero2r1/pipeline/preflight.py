@@ -39,7 +39,7 @@ def preflight(stage: Stage) -> Preflight:
         f"prompt    {len(ids)} tokens: {' '.join(str(p) for p in pieces[:60])}{' ...' if len(pieces) > 60 else ''}",
         f"stops at  {', '.join(stops)}   (padding: {stage.tokenizer.pad_token})",
         f"batch     {_batch(settings)}",
-        f"memory    about {_memory(stage, longest) / 2**30:.2f} GiB: weights, gradients, optimizer, reference, and the sampler's cache",
+        f"memory    about {_memory(stage, longest) / 2**30:.2f} GiB: weights, gradients, optimizer, reference, activations, sampler's cache",
         f"reward    {shown}",
     ]
     unreadable = _unreadable(stage)
@@ -118,7 +118,7 @@ def _faults(stage: Stage, probes: dict[str, Reward], prompt_tokens: int) -> list
 
 
 def _memory(stage: Stage, longest: int) -> int:
-    """Bytes: float32 weights, gradients, two Adam moments, the reference, and the sampler's cache."""
+    """Bytes: float32 weights, gradients, two Adam moments, the reference, a micro-batch's activations, and the sampler's cache."""
     settings, config = stage.settings, stage.policy.config
     weights = sum(p.numel() for p in stage.policy.parameters())
     copies = 4 + (settings.grpo.beta > 0)
@@ -127,4 +127,11 @@ def _memory(stage: Stage, longest: int) -> int:
     rollout = settings.rollout
     rows = min(rollout.max_rows, rollout.prompts_per_rollout * rollout.group_size)
     positions = min(rollout.token_budget, rows * (longest + rollout.max_new_tokens))
-    return 4 * (weights * copies + positions * config.num_hidden_layers * heads * width * 2)
+    longest_sample = longest + rollout.max_new_tokens
+    of_mini_batch = rollout.prompts_per_rollout * rollout.group_size // settings.grpo.mini_batches * longest_sample
+    tokens = max(longest_sample, min(settings.compute.tokens_per_micro_batch, of_mini_batch))
+    feed_forward = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
+    # Counted on Llama: what each layer keeps of a token for the way back, or only its input when it is computed again.
+    kept = config.hidden_size if settings.compute.gradient_checkpointing else 22 * config.hidden_size + 5 * feed_forward
+    cache = positions * heads * width * 2
+    return 4 * (weights * copies + config.num_hidden_layers * (cache + tokens * kept))

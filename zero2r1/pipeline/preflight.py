@@ -39,7 +39,7 @@ def preflight(stage: Stage) -> Preflight:
         f"prompt    {len(ids)} tokens: {' '.join(str(p) for p in pieces[:60])}{' ...' if len(pieces) > 60 else ''}",
         f"stops at  {', '.join(stops)}   (padding: {stage.tokenizer.pad_token})",
         f"batch     {_batch(settings)}",
-        f"memory    about {_memory(stage, longest) / 2**30:.2f} GiB: weights, gradients, optimizer, reference, activations, sampler's cache",
+        f"memory    about {_memory(stage, longest) / 2**30:.2f} GiB: weights, gradients, optimizer, reference, activations, the cache",
         f"reward    {shown}",
     ]
     unreadable = _unreadable(stage)

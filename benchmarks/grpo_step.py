@@ -63,7 +63,13 @@ def run_worker(arguments: argparse.Namespace, side: str, model: str, round_numbe
     ]
     root = str(Path(__file__).resolve().parent.parent)
     path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
-    environment = {**os.environ, "OMP_NUM_THREADS": str(arguments.threads), "PYTHONPATH": path, "TRANSFORMERS_VERBOSITY": "error"}
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": str(arguments.threads),
+        "PYTHONPATH": path,
+        "TRANSFORMERS_VERBOSITY": "error",
+        "ZERO2R1_ONEDNN": "1",
+    }
     load = os.getloadavg()[0]
     finished = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if finished.returncode:

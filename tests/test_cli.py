@@ -114,7 +114,6 @@ def test_show_says_what_is_no_run(run):
     [
         (("demo", "--minutes", "5"), "the demo comes in two lengths, 3 and 9"),
         (("train", "zero", "--algorithm", "r2"), "--algorithm r2 is not known; choose one of r1, modern"),
-        (("train", "zero", "--model", "smollm2-135m"), "make smollm2"),
     ],
 )
 def test_what_cannot_be_is_said_in_one_message(run, arguments, message):
@@ -183,3 +182,9 @@ def test_ctrl_c_finishes_the_step_saves_and_says_how_to_go_on(model, tmp_path):
     last = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])["step"]
     assert (run / "checkpoints" / f"step_{last:06d}" / "state" / "state.json").is_file()
     assert json.loads((run / "run.json").read_text())["status"] == "stopped"
+
+
+def test_a_model_that_was_not_fetched_yet_names_the_command(run, monkeypatch):
+    monkeypatch.setattr("zero2r1.models.smollm2.find_spec", lambda name: None)
+    status, _, err = run("train", "zero", "--model", "smollm2-135m")
+    assert status == 2 and "make smollm2" in err and "Traceback" not in err

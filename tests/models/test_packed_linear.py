@@ -18,6 +18,7 @@ pytestmark = pytest.mark.skipif(not available(), reason="this build of torch has
 @pytest.fixture(autouse=True)
 def every_size(monkeypatch):
     monkeypatch.setattr(packed_linear, "WORTHWHILE_BYTES", 0)
+    monkeypatch.setenv("ZERO2R1_ONEDNN", "1")
 
 
 @pytest.mark.parametrize("rows", [1, 7, 32, 33, 100])
@@ -51,6 +52,13 @@ def test_gradients_are_the_ordinary_ones_to_rounding():
         gradients.append([p.grad.clone() for p in model.parameters()])
     for plain, fast in zip(*gradients, strict=True):
         torch.testing.assert_close(fast, plain, atol=1e-4, rtol=1e-4)
+
+
+def test_nothing_changes_unless_asked_for(monkeypatch):
+    monkeypatch.delenv("ZERO2R1_ONEDNN")
+    model = tiny_llama()
+    with packed_linears(model), onednn_linears(model):
+        assert "forward" not in model.lm_head.__dict__
 
 
 def test_small_models_and_other_types_stay_as_they_are(monkeypatch):

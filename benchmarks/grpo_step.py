@@ -68,7 +68,6 @@ def run_worker(arguments: argparse.Namespace, side: str, model: str, round_numbe
         "OMP_NUM_THREADS": str(arguments.threads),
         "PYTHONPATH": path,
         "TRANSFORMERS_VERBOSITY": "error",
-        "ZERO2R1_ONEDNN": "1",
     }
     load = os.getloadavg()[0]
     finished = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)

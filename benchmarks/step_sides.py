@@ -21,9 +21,11 @@ def run_zero2r1(case: Case, folder: Path, batches: Sequence[Batch], dtype: str) 
 
     from zero2r1.grpo.config import ComputeSettings
     from zero2r1.models.attention import use_packed_attention
+    from zero2r1.process import keep_freed_memory
     from zero2r1.rollout.torch_engine import TorchEngine
     from zero2r1.training.optimizer import build_adamw
 
+    keep_freed_memory()  # as the command does
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
     policy = AutoModelForCausalLM.from_pretrained(folder, dtype="float32").eval()
     use_packed_attention(policy)

@@ -19,7 +19,7 @@ LAYERS: dict[str, int] = {
     name: layer
     for layer, names in enumerate(
         [
-            "types template seeds",
+            "types template seeds process",
             "config run_dir tasks rewards models tracking",
             "rollout training checkpoint",
             "grpo sft reward_models rejection_sampling eval pretraining panel figures",
@@ -33,7 +33,7 @@ LAYERS: dict[str, int] = {
 SETTINGS_BASE = {"zero2r1.config"}
 """`config.py` of any package may build on it, whatever its layer: a setting is no computation."""
 
-TORCH_FREE = ("types", "template", "seeds", "config", "run_dir", "tasks", "rewards", "dashboard", "cli", "eval.metrics")
+TORCH_FREE = ("types", "template", "seeds", "process", "config", "run_dir", "tasks", "rewards", "dashboard", "cli", "eval.metrics")
 FILE_LINES, FUNCTION_LINES, POSITIONAL = 400, 60, 6
 BANNED_NAMES = {"utils", "util", "common", "misc", "helpers", "helper"}
 BANNED_IMPORTS = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}

@@ -13,6 +13,8 @@ from typing import Annotated, Any
 
 import typer
 
+from zero2r1 import process
+
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="The DeepSeek-R1 system: train a reasoning model."
 )
@@ -30,7 +32,7 @@ Json = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
 EXIT_CONFIG, EXIT_GUARD = 2, 5
 MAY_CHANGE = (
     "steps", "evaluate_every", "checkpoint_every", "keep_checkpoints", "threads", "track", "rollout.token_budget", "rollout.max_rows",
-    "compute.tokens_per_micro_batch", "compute.gradient_checkpointing",
+    "compute.tokens_per_micro_batch", "compute.gradient_checkpointing", "compute.onednn",
 )  # fmt: skip
 """What a resumed run may set anew: nothing that changes what is learnt or how it is measured."""
 
@@ -272,10 +274,7 @@ def _guarded(run: Any, work: Callable[[Callable[[], bool]], Any], resume: str) -
 
 def main() -> None:
     """Entry point: errors of the user are one message, errors of ours a traceback."""
-    # GNU OpenMP's idle threads spin for so long that two busy processes slow each other down tenfold; never spinning costs an
-    # idle machine 70 %. A short spin has most of both (docs/results.md).
-    if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    process.prepare()
     try:
         app()
     except ValueError as error:

@@ -17,7 +17,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 ENVIRONMENT_PREFIX = "ZERO2R1_"
-OWN_VARIABLES = frozenset({"ZERO2R1_CACHE", "ZERO2R1_SHARED_DATA", "ZERO2R1_TRACEBACK", "ZERO2R1_ONEDNN"})
+OWN_VARIABLES = frozenset({"ZERO2R1_CACHE", "ZERO2R1_SHARED_DATA", "ZERO2R1_TRACEBACK"})
 """Variables with this prefix that are no settings."""
 
 

@@ -83,6 +83,19 @@ def test_gradient_checkpointing_computes_again_what_it_did_not_keep():
     torch.testing.assert_close(kept, plain, atol=1e-6, rtol=1e-5)
 
 
+def test_checkpointed_layers_run_on_the_operators_they_are_computed_again_with(monkeypatch):
+    """oneDNN layers in the forward pass and torch's in the second: torch refuses, because the two keep different tensors."""
+    monkeypatch.setattr("zero2r1.models.packed_linear.WORTHWHILE_BYTES", 0)
+    policy = tiny_llama()
+    checkpoint_activations(policy)
+    policy.train()
+    compute = ComputeSettings(gradient_checkpointing=True, onednn="all")
+    packs = fix_logprobs(SAMPLES, policy, None, temperature=1.0, recompute_old=True, settings=compute)
+    settings = GrpoSettings(beta=0.0, reference_reset_steps=None)
+    optimizer = torch.optim.SGD(policy.parameters(), lr=0.1)
+    assert policy_update(policy, [optimizer], packs, temperature=1.0, max_grad_norm=1.0, grpo=settings, compute=compute).applied
+
+
 def moved(dtype: str, weights: torch.dtype = torch.float32, updates: int = 200) -> Tensor:
     """How far 200 AdamW updates at learning rate 1e-6 move the weights."""
     policy = tiny_llama().to(weights)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-import torch.nn.functional as F
 
 from tests.tiny_models import tiny_llama
 from zero2r1.models import packed_linear
-from zero2r1.models.packed_linear import available, linear_product, onednn_linears, packed_linears
+from zero2r1.models.packed_linear import available, head_product, onednn_linears, packed_linears
 from zero2r1.rollout.engine import Request, SamplingParams, generate
 from zero2r1.rollout.torch_engine import TorchEngine
 
@@ -18,18 +17,53 @@ pytestmark = pytest.mark.skipif(not available(), reason="this build of torch has
 @pytest.fixture(autouse=True)
 def every_size(monkeypatch):
     monkeypatch.setattr(packed_linear, "WORTHWHILE_BYTES", 0)
-    monkeypatch.setenv("ZERO2R1_ONEDNN", "1")
 
 
 @pytest.mark.parametrize("rows", [1, 7, 32, 33, 100])
 @pytest.mark.parametrize("with_bias", [False, True])
 def test_the_product_is_the_ordinary_one_to_rounding(rows, with_bias):
-    generator = torch.Generator().manual_seed(0)
-    weight, bias = torch.randn(24, 48, generator=generator), torch.randn(24, generator=generator) if with_bias else None
-    x = torch.randn(2, rows, 48, generator=generator)
-    product = linear_product(weight, bias)(x)
+    torch.manual_seed(0)
+    layer, x = torch.nn.Linear(48, 24, bias=with_bias), torch.randn(2, rows, 48)
+    expected = layer(x).detach()
+    with packed_linears(layer):
+        product = layer(x)
     assert product.shape == (2, rows, 24)
-    torch.testing.assert_close(product, F.linear(x, weight, bias), atol=2e-5, rtol=0)
+    torch.testing.assert_close(product, expected, atol=2e-5, rtol=0)
+
+
+@pytest.mark.parametrize("with_bias", [False, True])
+def test_layers_with_one_input_share_one_product(with_bias, monkeypatch):
+    """Grouped queries: 6 query, 2 key and 2 value columns. Different inputs must not be mistaken for the same."""
+    torch.manual_seed(0)
+    module = torch.nn.Module()
+    for name, width in (("q_proj", 6), ("k_proj", 2), ("v_proj", 2)):
+        setattr(module, name, torch.nn.Linear(4, width, bias=with_bias))
+    first, second = torch.randn(3, 4), torch.randn(3, 4)
+    layers = (module.q_proj, module.k_proj, module.v_proj)
+    expected = [[layer(x).detach() for layer in layers] for x in (first, second)]
+    products = 0
+    plain = packed_linear._linear
+
+    def counted(*arguments):
+        nonlocal products
+        products += 1
+        return plain(*arguments)
+
+    monkeypatch.setattr(packed_linear, "_linear", counted)
+    with packed_linears(module):
+        found = [[layer(x) for layer in layers] for x in (first, second)]
+        assert products == 2
+        mixed = [module.q_proj(first), module.k_proj(second), module.v_proj(first), module.q_proj(first)]
+    for ours, plain_outputs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, plain_outputs, atol=1e-6, rtol=0)
+    torch.testing.assert_close(mixed, [expected[0][0], expected[1][1], expected[0][2], expected[0][0]], atol=1e-6, rtol=0)
+
+
+def test_the_head_is_added_up_in_chains():
+    """3 * 192 + 1 ones: a sum in chains is exact too; the last piece is as short as it must be."""
+    weight, x = torch.arange(577.0).repeat(5, 1), torch.ones(2, 577)
+    assert torch.equal(head_product(weight, onednn=True)(x), torch.full((2, 5), 576 * 577 / 2))
+    assert torch.equal(head_product(weight, onednn=False)(x), torch.full((2, 5), 576 * 577 / 2))
 
 
 def test_layers_are_packed_only_inside_the_context():
@@ -52,13 +86,6 @@ def test_gradients_are_the_ordinary_ones_to_rounding():
         gradients.append([p.grad.clone() for p in model.parameters()])
     for plain, fast in zip(*gradients, strict=True):
         torch.testing.assert_close(fast, plain, atol=1e-4, rtol=1e-4)
-
-
-def test_nothing_changes_unless_asked_for(monkeypatch):
-    monkeypatch.delenv("ZERO2R1_ONEDNN")
-    model = tiny_llama()
-    with packed_linears(model), onednn_linears(model):
-        assert "forward" not in model.lm_head.__dict__
 
 
 def test_small_models_and_other_types_stay_as_they_are(monkeypatch):

@@ -92,7 +92,9 @@ def test_different_prompts_in_one_group_are_refused():
 
 @pytest.mark.parametrize("chunk", [1, 3, 100])
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
-def test_chunked_logprobs_and_gradients_equal_log_softmax(chunk, temperature):
+@pytest.mark.parametrize("kept_rows", [0, 4, 100])
+def test_chunked_logprobs_and_gradients_equal_log_softmax(chunk, temperature, kept_rows, monkeypatch):
+    monkeypatch.setattr("zero2r1.training.logprobs.KEPT_BYTES", kept_rows * 11 * 8)
     generator = torch.Generator().manual_seed(0)
     hidden = torch.randn(7, 5, generator=generator, dtype=torch.float64, requires_grad=True)
     weight = torch.randn(11, 5, generator=generator, dtype=torch.float64, requires_grad=True)
@@ -123,6 +125,28 @@ def test_no_tensor_of_tokens_times_vocabulary_is_ever_made(monkeypatch):
     logprobs, _ = chunked_logprobs(hidden, weight, torch.zeros(50, dtype=torch.long), chunk=8)
     logprobs.sum().backward()
     assert largest == 8 * 1000
+
+
+@pytest.mark.parametrize(("kept_rows", "products"), [(0, 14), (16, 12), (50, 7)])
+def test_probabilities_are_kept_as_far_as_there_is_room_and_the_rest_computed_again(kept_rows, products, monkeypatch):
+    """50 rows in chunks of 8 are 7 products forward; two chunks of 8 fit into 16 rows."""
+    monkeypatch.setattr("zero2r1.training.logprobs.KEPT_BYTES", kept_rows * 1000 * 4)
+    hidden, weight = torch.randn(50, 4, requires_grad=True), torch.randn(1000, 4)
+    count = 0
+    original = torch.nn.functional.linear
+
+    def counted(*args, **kwargs):
+        nonlocal count
+        count += 1
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(torch.nn.functional, "linear", counted)
+    targets = torch.zeros(50, dtype=torch.long)
+    chunked_logprobs(hidden, weight, targets, chunk=8)[0].sum().backward()
+    assert count == products
+    with torch.no_grad():
+        chunked_logprobs(hidden, weight, targets, chunk=8)
+    assert count == products + 7
 
 
 def test_temperature_zero_is_refused():

@@ -38,8 +38,14 @@ class FixedPack:
 def training_context(model: PreTrainedModel, settings: ComputeSettings, device: torch.device) -> Iterator[None]:
     """Around a training or scoring forward pass: bfloat16 products over float32 weights if asked for, the faster products on a CPU."""
     half = settings.dtype == "bfloat16"
-    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=half), onednn_linears(model, enabled=not half):
+    # Checkpointing computes layers again after this context has ended, and refuses if other operators run then.
+    onednn = settings.onednn == "all" and not half and not settings.gradient_checkpointing
+    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=half), onednn_linears(model, enabled=onednn):
         yield
+
+
+def _head(settings: ComputeSettings) -> dict[str, bool]:
+    return {"float32_logits": settings.float32_logits, "onednn": settings.onednn == "all"}
 
 
 def fix_logprobs(
@@ -59,7 +65,7 @@ def fix_logprobs(
 
         def score(model: PreTrainedModel, batch: PackedBatch = batch) -> Tensor:
             with torch.no_grad(), training_context(model, settings, device):
-                return completion_logprobs(model, batch, temperature=temperature, float32_logits=settings.float32_logits)[0]
+                return completion_logprobs(model, batch, temperature=temperature, **_head(settings))[0]
 
         old = score(policy) if recompute_old else batch.sampler_logprobs
         packs.append(FixedPack(batch=batch, old_logprobs=old, ref_logprobs=None if reference is None else score(reference)))
@@ -97,9 +103,7 @@ def policy_update(
     for fixed in packs:
         batch = fixed.batch
         with training_context(policy, compute, device):
-            logprobs, entropy = completion_logprobs(
-                policy, batch, temperature=temperature, with_entropy=True, float32_logits=compute.float32_logits
-            )
+            logprobs, entropy = completion_logprobs(policy, batch, temperature=temperature, with_entropy=True, **_head(compute))
         result = grpo_loss(
             logprobs,
             fixed.old_logprobs,

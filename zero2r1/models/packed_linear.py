@@ -3,14 +3,13 @@
 Decoding a few rows is bound by reading the weights; laid out for oneDNN that takes half the time. In training oneDNN gains a tenth
 of the products it is used for (docs/results.md). Small weights live in the processor's cache and gain nothing: they stay as they are.
 
-Off unless ZERO2R1_ONEDNN=1: rounding is a little coarser. Log-probabilities of SmolLM2-135M in sampler and trainer then differ by up to
-5.2e-5 over 17,000 tokens, without it by 2.9e-5; the engine promises 5e-5.
+oneDNN adds up a whole row in one chain, torch's default (MKL) in chains of 192, which rounds less. It matters in the head alone,
+where the error goes straight into a log-probability; there rows are cut into chains of 192 too.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
@@ -24,14 +23,13 @@ Product = Callable[[Tensor], Tensor]
 
 WORTHWHILE_BYTES = 32 * 2**20
 """Weights below this stay in the last-level cache between uses."""
+CHAIN = 192
+"""Numbers added up one after the other before a new sum begins, where exactness asks for it."""
 ROWS_HINT = 32
 ROUND_ROWS_ABOVE, ROUND_ROWS_TO = 32, 8
 """oneDNN compiles one kernel per number of rows; above a few, rows are padded so that its cache of kernels suffices."""
-
-
-def switched_on() -> bool:
-    """Whether the user asked for these products."""
-    return os.environ.get("ZERO2R1_ONEDNN") == "1"
+SIBLINGS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
+"""Layers of one module that are given the same input: one product of their joined weights serves all."""
 
 
 @cache
@@ -42,28 +40,48 @@ def available() -> bool:
     )
 
 
-def linear_product(weight: Tensor, bias: Tensor | None = None, *, rows: int = ROWS_HINT) -> Product:
-    """The product with this weight, by the packed layout where that is worth the packing. Takes no gradient through it.
-
-    Args:
-        rows: how many rows a call will typically have.
-    """
-    fits = weight.device.type == "cpu" and weight.dtype == torch.float32 and weight.nbytes >= WORTHWHILE_BYTES
-    return _packed(weight, bias, rows) if fits and switched_on() and available() else lambda x: F.linear(x, weight, bias)
+def head_product(weight: Tensor, *, onednn: bool) -> Product:
+    """The product with the weight of a head, as exact as torch's default. Takes no gradient through it."""
+    if not (onednn and _worthwhile([weight])):
+        return lambda x: F.linear(x, weight)
+    return _in_chains(weight.detach(), lambda part: lambda x: _linear(x, part.contiguous(), None))
 
 
-def _packed(weight: Tensor, bias: Tensor | None, rows: int) -> Product:
-    with torch.no_grad():
-        packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), rows)
+def _worthwhile(weights: Sequence[Tensor]) -> bool:
+    suits = all(weight.device.type == "cpu" and weight.dtype == torch.float32 for weight in weights)
+    return suits and sum(weight.nbytes for weight in weights) >= WORTHWHILE_BYTES and available()
+
+
+def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    out: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+    return out
+
+
+def _packed(weight: Tensor, bias: Tensor | None = None) -> Product:
+    packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous(), ROWS_HINT)
 
     def product(x: Tensor) -> Tensor:
         rows = x.shape[-2]
         padding = -rows % ROUND_ROWS_TO if rows > ROUND_ROWS_ABOVE else 0
-        padded = F.pad(x, (0, 0, 0, padding)) if padding else x
-        out: Tensor = torch.ops.mkldnn._linear_pointwise(padded, packed, bias, "none", [], "")
+        out = _linear(F.pad(x, (0, 0, 0, padding)) if padding else x, packed, bias)
         return out[..., :rows, :] if padding else out
 
     return product
+
+
+def _in_chains(weight: Tensor, product: Callable[[Tensor], Product]) -> Product:
+    """The sum of the products with pieces of every row of ``weight``, each piece at most CHAIN long."""
+    count = -(-weight.shape[1] // CHAIN)
+    parts = [product(part) for part in weight.chunk(count, dim=1)]
+
+    def total(x: Tensor) -> Tensor:
+        pieces = x.chunk(count, dim=-1)
+        out = parts[0](pieces[0].contiguous())
+        for part, piece in zip(parts[1:], pieces[1:], strict=True):
+            out += part(piece.contiguous())
+        return out
+
+    return total
 
 
 class _Linear(torch.autograd.Function):
@@ -73,46 +91,86 @@ class _Linear(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.has_bias = bias is not None
-        out: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
-        return out
+        return _linear(x, weight, bias)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         x, weight = ctx.saved_tensors
         rows = grad.reshape(-1, grad.shape[-1])
-        grad_x = torch.ops.mkldnn._linear_pointwise(grad, weight.t(), None, "none", [], "") if ctx.needs_input_grad[0] else None
+        grad_x = _linear(grad, weight.t(), None) if ctx.needs_input_grad[0] else None
         grad_weight = rows.t() @ x.reshape(-1, x.shape[-1]) if ctx.needs_input_grad[1] else None
         return grad_x, grad_weight, rows.sum(0) if ctx.has_bias else None
+
+
+class _Joined:
+    """Layers with the same input as one packed product; each layer's call returns its columns of it."""
+
+    def __init__(self, layers: Sequence[nn.Linear]) -> None:
+        biases = [layer.bias for layer in layers if layer.bias is not None]
+        self._product = _packed(torch.cat([layer.weight for layer in layers]), torch.cat(biases) if biases else None)
+        self._widths = [layer.out_features for layer in layers]
+        self._input: Tensor | None = None
+        self._outputs: dict[int, Tensor] = {}
+
+    def of(self, index: int) -> Product:
+        def product(x: Tensor) -> Tensor:
+            if x is not self._input or index not in self._outputs:
+                self._input, self._outputs = x, dict(enumerate(self._product(x).split(self._widths, dim=-1)))
+            out = self._outputs.pop(index)
+            if not self._outputs:
+                self._input = None  # nothing is held longer than the module's own forward
+            return out
+
+        return product
 
 
 @contextmanager
 def packed_linears(model: nn.Module, *, enabled: bool = True) -> Iterator[None]:
     """While the context is open, the model's linear layers use packed copies of their weights. Its weights must not change meanwhile.
 
-    Costs a copy of the weights in memory, which ends with the context. Does nothing where it would not help.
+    Costs a copy of the weights in memory, which ends with the context. Takes no gradient. Does nothing where it would not help.
     """
-    with _replaced(model, lambda linear: _packed(linear.weight, linear.bias, ROWS_HINT), enabled=enabled):
+    with _replaced(model, _packed_products, enabled=enabled):
         yield
+
+
+def _packed_products(model: nn.Module) -> Iterator[tuple[nn.Linear, Product]]:
+    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    joined: set[nn.Linear] = set()
+    with torch.no_grad():
+        for module in model.modules():
+            for names in SIBLINGS:
+                layers = [layer for name in names if type(layer := getattr(module, name, None)) is nn.Linear]
+                if len(layers) == len(names) and len({(layer.in_features, layer.bias is None) for layer in layers}) == 1:
+                    together = _Joined(layers)
+                    yield from ((layer, together.of(i)) for i, layer in enumerate(layers))
+                    joined.update(layers)
+            if type(module) is nn.Linear and module not in joined:
+                yield module, _in_chains(module.weight, _packed) if module is head else _packed(module.weight, module.bias)
 
 
 @contextmanager
 def onednn_linears(model: nn.Module, *, enabled: bool = True) -> Iterator[None]:
     """While the context is open, the model's linear layers run on oneDNN, with gradients. Does nothing where it would not help."""
-    with _replaced(model, lambda linear: lambda x: _Linear.apply(x, linear.weight, linear.bias), enabled=enabled):
+
+    def products(model: nn.Module) -> Iterator[tuple[nn.Linear, Product]]:
+        for module in model.modules():
+            if type(module) is nn.Linear:
+                yield module, lambda x, layer=module: _Linear.apply(x, layer.weight, layer.bias)
+
+    with _replaced(model, products, enabled=enabled):
         yield
 
 
 @contextmanager
-def _replaced(model: nn.Module, product: Callable[[nn.Linear], Product], *, enabled: bool) -> Iterator[None]:
+def _replaced(model: nn.Module, products: Callable[[nn.Module], Iterator[tuple[nn.Linear, Product]]], *, enabled: bool) -> Iterator[None]:
     linears = [module for module in model.modules() if type(module) is nn.Linear]
-    size = sum(linear.weight.nbytes for linear in linears)
-    suits = all(linear.weight.device.type == "cpu" and linear.weight.dtype == torch.float32 for linear in linears)
-    if not (enabled and suits and size >= WORTHWHILE_BYTES and switched_on() and available()):
+    if not (enabled and linears and _worthwhile([linear.weight for linear in linears])):
         yield
         return
     try:
-        for linear in linears:
-            linear.forward = product(linear)  # type: ignore[method-assign]
+        for linear, product in products(model):
+            linear.forward = product  # type: ignore[method-assign]
         yield
     finally:
         for linear in linears:

@@ -72,6 +72,7 @@ class Stage:
             token_budget=settings.rollout.token_budget,
             max_rows=settings.rollout.max_rows,
             autocast=autocast,
+            onednn=settings.compute.onednn != "off",
         )
 
     def decode(self, ids: Sequence[int]) -> str:

@@ -49,6 +49,7 @@ class TorchEngine:
         token_budget: positions of all rows together; the cache takes this many and no more.
         max_rows: rows decoded at once.
         autocast: e.g. ``torch.bfloat16`` to compute in; weights, cache and logits keep their own type.
+        onednn: decode from weights packed for oneDNN where that is faster; see :mod:`zero2r1.models.packed_linear`.
     """
 
     def __init__(
@@ -59,11 +60,13 @@ class TorchEngine:
         token_budget: int = 65_536,
         max_rows: int = 256,
         autocast: torch.dtype | None = None,
+        onednn: bool = True,
     ) -> None:
         self._model, self._decode = model, decode
         self._token_budget, self._max_rows, self._autocast = token_budget, max_rows, autocast
         self._device = next(model.parameters()).device
         self._version = 0
+        self._onednn = onednn and autocast is None
         self._waiting: deque[Request] = deque()
         self._prefilled: deque[_Prefilled] = deque()
         self._rows: _Rows | None = None
@@ -121,7 +124,7 @@ class TorchEngine:
     def stream(self) -> Iterator[Finished]:
         """Yield completions as they finish until nothing is queued."""
         # Weights cannot change while completions are under way (see load_weights), so packed copies stay true.
-        with packed_linears(self._model, enabled=self._autocast is None):
+        with packed_linears(self._model, enabled=self._onednn):
             while self._waiting or self._prefilled or (self._rows is not None and self._rows.active):
                 yield from self._advance()
 

@@ -14,18 +14,26 @@ import torch
 from torch import Tensor
 
 from zero2r1.models.attention import backbone_forward
-from zero2r1.models.packed_linear import Product, linear_product
+from zero2r1.models.packed_linear import Product, head_product
 from zero2r1.training.packing import PackedBatch
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-CHUNK_BYTES = 24 * 2**20
-"""Logits held at once, in float32: small enough to stay in a CPU's cache, and below the size for which malloc asks the kernel."""
+CHUNK_BYTES = 96 * 2**20
+"""Logits held at once, in float32: enough rows for matrix products to run at full speed."""
+KEPT_BYTES = 256 * 2**20
+"""Probabilities kept from the forward pass for the backward pass, which computes the rest again."""
 
 
 def completion_logprobs(
-    model: PreTrainedModel, batch: PackedBatch, *, temperature: float = 1.0, with_entropy: bool = False, float32_logits: bool = False
+    model: PreTrainedModel,
+    batch: PackedBatch,
+    *,
+    temperature: float = 1.0,
+    with_entropy: bool = False,
+    float32_logits: bool = False,
+    onednn: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
     """Log-probability [C] of every completion token, and the entropy [C] of the distribution it was drawn from.
 
@@ -33,11 +41,13 @@ def completion_logprobs(
         temperature: of the sampler, > 0.
         with_entropy: the entropy costs one more pass over the logits; it carries no gradient.
         float32_logits: compute the head in float32 even when the rest runs in bfloat16.
+        onednn: multiply with the head by oneDNN where that is faster; see :mod:`zero2r1.models.packed_linear`.
     """
     hidden = backbone_forward(model, batch.input_ids, batch.position_ids, batch.layout).index_select(0, batch.source)
     head = model.get_output_embeddings()
     dtype = torch.promote_types(hidden.dtype, torch.float32) if float32_logits else None
-    return chunked_logprobs(hidden, head.weight, batch.targets, temperature=temperature, with_entropy=with_entropy, head_dtype=dtype)
+    settings: dict[str, Any] = {"temperature": temperature, "with_entropy": with_entropy, "head_dtype": dtype, "onednn": onednn}
+    return chunked_logprobs(hidden, head.weight, batch.targets, **settings)
 
 
 def chunked_logprobs(
@@ -49,6 +59,7 @@ def chunked_logprobs(
     with_entropy: bool = False,
     head_dtype: torch.dtype | None = None,
     chunk: int | None = None,
+    onednn: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
     """hidden [C, D], head weight [V, D], targets [C] -> log-probabilities [C], entropies [C] or None.
 
@@ -61,7 +72,7 @@ def chunked_logprobs(
         kind = hidden.device.type
         head_dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
     rows = chunk or max(1, CHUNK_BYTES // (4 * weight.shape[0]))
-    logprobs, entropies = _ChunkedLogprobs.apply(hidden, weight, targets, temperature, with_entropy, head_dtype, rows)
+    logprobs, entropies = _ChunkedLogprobs.apply(hidden, weight, targets, temperature, with_entropy, head_dtype, rows, onednn)
     return logprobs, entropies if with_entropy else None
 
 
@@ -75,27 +86,41 @@ def _scaled_logits(hidden: Tensor, head: Product, temperature: float) -> Tensor:
 class _ChunkedLogprobs(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, temperature: float, with_entropy: bool, dtype: torch.dtype, rows: int
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        targets: Tensor,
+        temperature: float,
+        with_entropy: bool,
+        dtype: torch.dtype,
+        rows: int,
+        onednn: bool,
     ) -> tuple[Tensor, Tensor]:
         outputs: list[Tensor] = []
         entropies: list[Tensor] = []
         normalisers: list[Tensor] = []
+        ctx.kept = []
+        room = KEPT_BYTES if any(ctx.needs_input_grad) else 0
         with torch.autocast(hidden.device.type, enabled=False):
-            head = linear_product(weight.to(dtype), rows=rows)
+            head = head_product(weight.to(dtype), onednn=onednn)
             for hidden_chunk, target_chunk in zip(hidden.split(rows), targets.split(rows), strict=True):
                 logits = _scaled_logits(hidden_chunk.to(dtype), head, temperature)
                 largest = logits.amax(-1, keepdim=True)
                 logits -= largest
-                exponentials = logits.exp()
+                chosen = logits.gather(-1, target_chunk[:, None])[:, 0]
+                exponentials = logits.exp() if with_entropy else logits.exp_()
                 total = exponentials.sum(-1)
                 normalisers.append(largest[:, 0] + total.log())
-                outputs.append(logits.gather(-1, target_chunk[:, None])[:, 0] - total.log())
+                outputs.append(chosen - total.log())
                 if with_entropy:
-                    entropies.append(total.log() - torch.linalg.vecdot(exponentials, logits) / total)
+                    entropies.append(total.log() - logits.mul_(exponentials).sum(-1) / total)
+                room -= exponentials.nbytes
+                if room >= 0:
+                    ctx.kept.append(exponentials.div_(total[:, None]))
         logprobs = torch.cat(outputs)
         entropy = torch.cat(entropies) if with_entropy else logprobs.new_empty(0)
         ctx.save_for_backward(hidden, weight, targets, torch.cat(normalisers))
-        ctx.temperature, ctx.dtype, ctx.rows = temperature, dtype, rows
+        ctx.temperature, ctx.dtype, ctx.rows, ctx.onednn = temperature, dtype, rows, onednn
         ctx.mark_non_differentiable(entropy)
         return logprobs, entropy
 
@@ -103,18 +128,21 @@ class _ChunkedLogprobs(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         hidden, weight, targets, normalisers = ctx.saved_tensors
         weight_in_dtype = weight.to(ctx.dtype)
-        head = linear_product(weight_in_dtype, rows=ctx.rows)
+        head = head_product(weight_in_dtype, onednn=ctx.onednn)
+        kept = iter(ctx.kept)
         grad_hidden = torch.empty_like(hidden)
         grad_weight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
         for first in range(0, hidden.shape[0], ctx.rows):
             chunk = slice(first, first + ctx.rows)
             rows = hidden[chunk].to(ctx.dtype)
-            logits = _scaled_logits(rows, head, ctx.temperature)
+            p = next(kept, None)
+            if p is None:
+                p = _scaled_logits(rows, head, ctx.temperature).sub_(normalisers[chunk, None]).exp_()
             # d log p(target) / d logits = onehot(target) - p
-            grad_logits = logits.sub_(normalisers[chunk, None]).exp_().mul_(-grad[chunk, None])
+            grad_logits = p * -grad[chunk, None]
             grad_logits.scatter_add_(-1, targets[chunk, None], grad[chunk, None])
             grad_logits = grad_logits.div_(ctx.temperature).to(ctx.dtype)
             grad_hidden[chunk] = (grad_logits @ weight_in_dtype).to(hidden.dtype)
             if grad_weight is not None:
                 grad_weight.addmm_(grad_logits.t().to(weight.dtype), rows.to(weight.dtype))
-        return grad_hidden, grad_weight, None, None, None, None, None
+        return grad_hidden, grad_weight, *[None] * 6

@@ -33,8 +33,9 @@ def sample_tokens(logits: Tensor, temperatures: Tensor, uniform: Tensor) -> tupl
         tokens [R], log-probabilities [R] float32.
     """
     greedy = temperatures == 0
-    scaled = logits / torch.where(greedy, 1.0, temperatures)[:, None].to(logits.dtype)
-    scaled -= scaled.amax(-1, keepdim=True)
+    divisors = torch.where(greedy, 1.0, temperatures)[:, None].to(logits.dtype)
+    scaled = logits if bool((divisors == 1).all()) else logits / divisors  # a pass over [R, V] saved where it changes nothing
+    scaled = scaled - scaled.amax(-1, keepdim=True)
     probabilities = scaled.exp()  # times a constant a row, which inverse_cdf does not mind
     tokens = inverse_cdf(probabilities, uniform)
     if greedy.any():

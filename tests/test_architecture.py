@@ -36,9 +36,12 @@ SETTINGS_BASE = {"zero2r1.config"}
 TORCH_FREE = ("types", "template", "seeds", "process", "config", "run_dir", "tasks", "rewards", "dashboard", "cli", "eval.metrics")
 FILE_LINES, FUNCTION_LINES, POSITIONAL = 400, 60, 6
 BANNED_NAMES = {"utils", "util", "common", "misc", "helpers", "helper"}
-BANNED_IMPORTS = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
+BANNED_IMPORTS = {
+    "pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "sympy", "math_verify", "latex2sympy2_extended",
+}  # fmt: skip
 BANNED_CALLS = {
-    "eval", "exec", "compile", "__import__", "torch.load", "torch.save", "os.system", "np.load", "numpy.load", "yaml.unsafe_load",
+    "eval", "exec", "compile", "__import__", "torch.load", "torch.save", "os.system", "os.popen", "np.load", "numpy.load",
+    "yaml.unsafe_load", "sympify", "sympy.sympify", "parse_expr", "sympy.parse_expr", "parse_latex", "literal_eval", "ast.literal_eval",
 }  # fmt: skip
 ONLY_UNDER = {
     "transformers": ("zero2r1.models", "zero2r1.rollout.torch_engine", "zero2r1.rollout.kv_cache"),
@@ -259,7 +262,16 @@ def dangers(tree: ast.AST) -> Iterator[tuple[int, str]]:
 
 @pytest.mark.parametrize(
     "source",
-    ["eval('1')", "import pickle", "from joblib import load", "torch.load('x')", "f(shell=True)", "load('x', trust_remote_code=x)"],
+    [
+        "eval('1')",
+        "sympify(text)",
+        "from sympy import sympify",
+        "import pickle",
+        "from joblib import load",
+        "torch.load('x')",
+        "f(shell=True)",
+        "load('x', trust_remote_code=x)",
+    ],
 )
 def test_the_danger_rule_itself_finds_what_it_should(source: str) -> None:
     assert list(dangers(ast.parse(source)))

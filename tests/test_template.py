@@ -69,7 +69,7 @@ def test_a_prefilled_opening_tag_is_not_asked_for_again():
 
 def test_the_summary_is_what_follows_the_thinking():
     parsed = parse_response("<think> a </think> It is 7.")
-    assert parsed.summary == "It is 7." and parsed.thinks and not parsed.strict
+    assert parsed.summary == "It is 7." and parsed.thinking == "a" and not parsed.strict
 
 
 @given(st.lists(st.sampled_from(["<think>", "</think>", "<answer>", "</answer>", "a", " ", "7"]), max_size=12))

@@ -24,6 +24,9 @@ TEMPLATES: Mapping[str, str] = {
 
 HOLE = "{question}"
 _TAG = re.compile(r"</?(?:think|answer)>")
+_LOOKALIKE = re.compile(r"[<\uff1c]\s{0,4}[/\\]?\s{0,4}(?:think|answer|thinking)\b[^<>\uff1c\uff1e]{0,40}[>\uff1e]", re.IGNORECASE)
+COLD_START_TOKEN = "|special_token|"
+"""Separates reasoning from summary in cold-start data (paper section 2.3.1)."""
 
 
 def render(template: str, question: str) -> tuple[str, str, str]:
@@ -60,11 +63,6 @@ class ParsedResponse:
     def strict(self) -> bool:
         return not self.problems
 
-    @property
-    def thinks(self) -> bool:
-        """Exactly one closed, non-empty thinking block at the start: the rule for chat models."""
-        return self.thinking is not None and not any("think" in problem for problem in self.problems)
-
 
 def parse_response(text: str, *, think_open: bool = False) -> ParsedResponse:
     """Take a response apart by the positions of its tags. Never raises.
@@ -72,16 +70,15 @@ def parse_response(text: str, *, think_open: bool = False) -> ParsedResponse:
     Args:
         think_open: the prompt already ended with ``<think>``, so the response starts inside the block.
 
-    The layout wanted is one non-empty ``<think>`` block, then one non-empty ``<answer>`` block, and only white space
-    around them. With several answer blocks the last one counts as the answer, but the layout is not strict.
+    The layout wanted is one ``<think>`` block that says something, then one such ``<answer>`` block, and only white space around
+    them. With several answer blocks the last one counts as the answer, but the layout is not strict.
     """
-    if think_open:
-        text = "<think>" + text
+    text = _with_opening(text, think_open)
     tags = [(match.group(), match.start(), match.end()) for match in _TAG.finditer(text)]
     problems: list[str] = []
     thinking, end_of_thinking = _block(text, tags, "think", problems)
     summary = text[end_of_thinking:].strip() if end_of_thinking is not None else text.strip()
-    answer, end_of_answer = _block(text, tags, "answer", problems, after=end_of_thinking or 0)
+    answer, _ = _block(text, tags, "answer", problems, after=end_of_thinking or 0)
     order = [tag for tag, _, _ in tags]
     if not problems and order != ["<think>", "</think>", "<answer>", "</answer>"]:
         problems.append(f"tags in the wrong order: {' '.join(order)}")
@@ -89,8 +86,57 @@ def parse_response(text: str, *, think_open: bool = False) -> ParsedResponse:
         outside = text[: tags[0][1]] + text[tags[1][2] : tags[2][1]] + text[tags[3][2] :]
         if outside.strip():
             problems.append(f"text outside the think and answer blocks: {outside.strip()[:40]!r}")
-    del end_of_answer
+    false_tag = next((match.group() for match in _LOOKALIKE.finditer(text) if not _TAG.fullmatch(match.group())), None)
+    if false_tag is not None:
+        problems.append(f"{false_tag!r} looks like a think or answer tag and is none")
     return ParsedResponse(thinking=thinking, answer=answer, summary=summary, problems=tuple(problems))
+
+
+def visible_part(text: str, *, think_open: bool = False) -> str | None:
+    """What a reader is shown: everything behind the last ``</think>``; ``None`` while the thinking is not closed. Never raises.
+
+    A ``</think>`` without an opening tag ends a thinking that the prompt opened.
+    """
+    text = _with_opening(text, think_open)
+    closed = text.rfind("</think>")
+    shown = text[closed + len("</think>") :] if closed >= 0 else text
+    return None if "<think>" in shown else shown
+
+
+def write_cold_start(reasoning: str, summary: str, *, token: str = COLD_START_TOKEN) -> str:
+    """One cold-start output: ``token reasoning token summary``.
+
+    Raises:
+        ValueError: a part is empty or holds the token, so that it could not be read back.
+    """
+    for name, part in (("reasoning", reasoning), ("summary", summary)):
+        if not _says_something(part):
+            raise ValueError(f"the {name} of a cold-start output says nothing: {part[:40]!r}")
+        if token in part:
+            raise ValueError(f"the {name} of a cold-start output holds the separator {token!r}: remove it, or choose another token")
+    return f"{token}{reasoning.strip()}{token}{summary.strip()}"
+
+
+def parse_cold_start(text: str, *, token: str = COLD_START_TOKEN) -> ParsedResponse:
+    """Take a cold-start output apart; the summary counts as its answer. Never raises. Inverse of :func:`write_cold_start`."""
+    parts = text.strip().split(token)
+    problems: list[str] = []
+    if len(parts) != 3 or parts[0].strip():
+        found = f"{len(parts) - 1} of them" if len(parts) != 3 else f"text before the first: {parts[0].strip()[:40]!r}"
+        problems.append(f"{token!r} must stand before the thinking and before the summary, and nowhere else: {found}")
+        return ParsedResponse(thinking=None, answer=None, summary=parts[-1].strip(), problems=tuple(problems))
+    thinking, summary = parts[1].strip(), parts[2].strip()
+    problems += [f"the {name} block is empty" for name, part in (("think", thinking), ("summary", summary)) if not _says_something(part)]
+    return ParsedResponse(thinking=thinking, answer=summary, summary=summary, problems=tuple(problems))
+
+
+def _with_opening(text: str, think_open: bool) -> str:
+    return "<think>" + text if think_open else text
+
+
+def _says_something(text: str) -> bool:
+    """At least one letter or digit: dots, dashes and invisible characters are no thought."""
+    return any(character.isalnum() for character in text)
 
 
 def _block(text: str, tags: list[tuple[str, int, int]], name: str, problems: list[str], *, after: int = 0) -> tuple[str | None, int | None]:
@@ -106,6 +152,6 @@ def _block(text: str, tags: list[tuple[str, int, int]], name: str, problems: lis
         return None, None
     start, end = max(pairs, key=lambda pair: (pair[0], -pair[1]))
     content = text[start:end].strip()
-    if not content:
+    if not _says_something(content):
         problems.append(f"the {name} block is empty")
     return content, end + len(f"</{name}>")

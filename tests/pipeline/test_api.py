@@ -144,7 +144,7 @@ def test_a_budget_that_holds_no_answer_is_refused_before_training(model, tmp_pat
 
 
 def test_references_that_cannot_be_read_are_counted(model, tmp_path):
-    odd = dataclasses.replace(problems(1, "train")[0], id="odd", answer="seven")
+    odd = dataclasses.replace(problems(1, "train")[0], id="odd", answer="\\frac{7}{")
     world = World(name="w", train=(*problems(3, "train"), odd), held_out=(), template="zero", verifiers=VERIFIERS)
     lines = preflight(Stage(model, world, small())).lines
     assert "reference 1 of 4 cannot be read by their verifier; outputs to them are never graded: odd" in lines[-1]

@@ -110,14 +110,15 @@ def test_a_repeated_id_is_refused(tmp_path):
 @pytest.mark.skipif(not DATA.is_dir(), reason="the real data sets are not on this machine")
 @pytest.mark.parametrize(("name", "count"), [("gsm8k_train.jsonl", 7473), ("gsm8k_test.jsonl", 1319)])
 def test_gsm8k_is_read_whole_and_every_reference_is_a_number(name, count):
-    from zero2r1.rewards.accuracy import parse_number, reference_answer
+    from zero2r1.rewards.extraction import reference_answer
+    from zero2r1.rewards.math.plain import plain_number
 
     found = next((path for path in (DATA / name, DATA / f"{name}.gz") if path.exists()), None)
     if found is None:
         pytest.skip(f"{name} is not on this machine")
     problems = read_problems(found, split="train")
     assert len(problems) == count
-    assert all(parse_number(reference_answer(problem.answer or "")) is not None for problem in problems)
+    assert all(plain_number(reference_answer(problem.answer or "")) is not None for problem in problems)
 
 
 def test_rewards_see_columns_by_their_own_names(tmp_path):

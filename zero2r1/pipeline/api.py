@@ -15,7 +15,8 @@ from zero2r1.pipeline.laptop import LAPTOP_PROBLEMS, base_model_folder, laptop_w
 from zero2r1.pipeline.preflight import preflight
 from zero2r1.pipeline.world import World
 from zero2r1.pipeline.zero import Extras, Stage, ZeroResult, run_zero
-from zero2r1.rewards.accuracy import VERIFIERS, Verifier
+from zero2r1.rewards.accuracy import VERIFIERS
+from zero2r1.rewards.verdict import Verifier
 from zero2r1.run_dir import RunDir
 from zero2r1.tasks.files import read_problems
 from zero2r1.types import Problem, RewardFn

@@ -17,8 +17,8 @@ from zero2r1.models.tokenizer import word_tokenizer
 from zero2r1.pipeline.config import BaseSettings
 from zero2r1.pipeline.world import World
 from zero2r1.pretraining import PretrainStep, pretrain
-from zero2r1.rewards.accuracy import Verdict
 from zero2r1.rewards.combine import make_grader
+from zero2r1.rewards.verdict import Verdict
 from zero2r1.tasks.laptop import corpus
 from zero2r1.tasks.laptop.problems import VERIFIER, check_answer, problems
 from zero2r1.tasks.laptop.words import (

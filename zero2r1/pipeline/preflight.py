@@ -71,7 +71,7 @@ def _unreadable(stage: Stage) -> list[str]:
 
 def reward_probes(stage: Stage, problem: Problem) -> dict[str, Reward]:
     """The reward of a right, a wrong, an empty and a truncated answer, each in the wanted layout."""
-    from zero2r1.rewards.accuracy import reference_answer
+    from zero2r1.rewards.extraction import reference_answer
 
     gold = reference_answer(problem.answer or "")
     wrong = "0" if gold.strip() != "0" else "1"

@@ -1,130 +1,50 @@
-r"""The accuracy reward: does the final answer equal the reference? 1 or 0 (paper section 2.2.2).
+"""The accuracy reward: does the final answer equal the reference? 1 or 0 (paper section 2.2.2).
 
-A verifier takes (problem's reference, answer text) and says whether they are equal; a problem names its verifier, and
-:func:`accuracy_reward` looks it up. Which text counts as the answer, in this order: the content of ``<answer>`` tags, the
-last ``\boxed{...}``, what follows ``####``. With several answer blocks, boxes or ``####`` lines, the last one counts.
+A verifier takes an answer text and the problem's columns and says whether they agree; a problem names its verifier, and
+:func:`accuracy_reward` looks it up. Which text counts as the answer: ``extraction.py``.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from fractions import Fraction
+from dataclasses import replace
 from typing import Any
 
-from zero2r1.template import parse_response
+from zero2r1.rewards.choice import verify_choice
+from zero2r1.rewards.completions import finish_reasons, starts_inside_thinking, text_of
+from zero2r1.rewards.extraction import answers_of
+from zero2r1.rewards.math.verify import verify_math
+from zero2r1.rewards.verdict import Verdict, Verifier
 from zero2r1.types import RewardFn
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
-    """``correct`` is ``None`` when the reference itself cannot be read: a fault of the data, not of the answer."""
-
-    correct: bool | None
-    extracted: str | None
-    why: str
-    vote: str | None = None
-    """What a majority vote counts, the same for equal answers; ``extracted`` if left out."""
-
-
-Verifier = Callable[[str, Mapping[str, Any]], Verdict]
-"""(answer text, the problem's columns) -> verdict. ``columns["answer"]`` is the reference."""
-
-_NUMBER = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?")
-_LATEX_FRACTION = re.compile(r"([-+]?)\s*\\[dt]?frac\s*\{([^{}]+)\}\s*\{([^{}]+)\}")
-_SHORT_ANSWER = 200
-
-
-def verify_number(text: str, columns: Mapping[str, Any]) -> Verdict:
-    """Exact equality of numbers: integers, decimals, thousands separators, fractions, percent and currency signs aside."""
-    gold = parse_number(reference_answer(str(columns.get("answer") or "")))
-    if gold is None:
-        return Verdict(correct=None, extracted=None, why=f"the reference {columns.get('answer')!r} is no number")
-    shown = text.strip()
-    value = parse_number(shown)
-    if value is None:
-        return Verdict(correct=False, extracted=shown[:_SHORT_ANSWER], why="the answer is no single number")
-    equal = value == gold
-    why = "equal" if equal else f"{value} is not {gold}"
-    return Verdict(correct=equal, extracted=shown[:_SHORT_ANSWER], why=why, vote=str(value))
-
-
-VERIFIERS: Mapping[str, Verifier] = {"math": verify_number}
+VERIFIERS: Mapping[str, Verifier] = {"math": verify_math, "choice": verify_choice}
 """Verifiers every installation has; a world brings its own and passes both."""
 
 
-def parse_number(text: str) -> Fraction | None:
-    """The number a short text states, exactly; ``None`` if it states none or more than one.
+def accuracy_reward(verifiers: Mapping[str, Verifier] = VERIFIERS, *, think_open: bool | None = None, bare: bool = False) -> RewardFn:
+    """The accuracy reward over these verifiers. A truncated output has no answer and earns 0.
 
-    ``"72"``, ``"$1,250.50"``, ``"3/4"``, ``"-0.5"``, ``"\\frac{3}{4}"``, ``"72."`` and ``"18 %"`` (as 18) are numbers.
+    Args:
+        think_open: whether responses start inside the thinking; ``None``: where the prompt ends with ``<think>``.
+        bare: a completion without any mark is an answer by itself.
+
+    The verifier is the one a ``verifier`` column names, ``math`` where there is no such column. Logs ``extracted``, ``vote``, ``gold``
+    and ``why`` of every completion.
     """
-    text = text.strip().strip("$").replace("\\$", "").replace("$", "").replace("\\!", "").replace("\\%", "").replace("%", "").strip()
-    text = text.rstrip(".").replace("\u2212", "-").replace("{,}", ",").strip()
-    if len(text) > _SHORT_ANSWER:
-        return None
-    fraction = _LATEX_FRACTION.fullmatch(text)
-    if fraction:
-        top, bottom = parse_number(fraction[2]), parse_number(fraction[3])
-        if top is None or bottom is None or bottom == 0:
-            return None
-        return -top / bottom if fraction[1] == "-" else top / bottom
-    parts = [part.strip() for part in text.split("/")]
-    if len(parts) > 2 or any(not part or not _NUMBER.fullmatch(part) or not part.strip("+-") for part in parts):
-        return None
-    values = [Fraction(part.replace(",", "")) for part in parts]
-    if len(values) == 1:
-        return values[0]
-    return None if values[1] == 0 else values[0] / values[1]
-
-
-def reference_answer(solution: str) -> str:
-    r"""The final answer inside a reference solution: after ``####`` (GSM8K), the last ``\boxed`` (MATH), or the text itself."""
-    if "####" in solution:
-        return solution.rsplit("####", 1)[1].strip()
-    boxed = last_boxed(solution)
-    return solution.strip() if boxed is None else boxed
-
-
-def last_boxed(text: str) -> str | None:
-    r"""The content of the last closed ``\boxed{...}``, with balanced braces."""
-    start = text.rfind("\\boxed{")
-    if start < 0:
-        return None
-    begin = start + len("\\boxed{")
-    depth = 1
-    for position in range(begin, len(text)):
-        depth += {"{": 1, "}": -1}.get(text[position], 0)
-        if depth == 0:
-            return text[begin:position].strip()
-    return None
-
-
-def final_answer(text: str, *, think_open: bool = False) -> str | None:
-    """The text a response offers as its answer; ``None`` when it offers none. Answers inside the thinking do not count."""
-    if (think_open or "<think>" in text) and "</think>" not in text:
-        return None
-    parsed = parse_response(text, think_open=think_open)
-    if parsed.answer is not None:
-        return last_boxed(parsed.answer) or parsed.answer
-    boxed = last_boxed(parsed.summary)
-    if boxed is not None:
-        return boxed
-    return parsed.summary.rsplit("####", 1)[1].strip() if "####" in parsed.summary else None
-
-
-def accuracy_reward(verifiers: Mapping[str, Verifier] = VERIFIERS, *, think_open: bool = False) -> RewardFn:
-    """The accuracy reward over these verifiers. A truncated output has no answer and earns 0."""
 
     def accuracy(
-        completions: list[Any], verifier: list[str], finish_reason: list[str], log_extra: Callable[[str, list[Any]], None], **columns: Any
+        completions: list[Any], log_extra: Callable[[str, list[Any]], None] = lambda *_: None, **columns: Any
     ) -> list[float | None]:
+        ended = finish_reasons(columns, len(completions))
         verdicts = []
         for i, completion in enumerate(completions):
-            if verifier[i] not in verifiers:
-                raise ValueError(f"problem names the verifier {verifier[i]!r}; known are {sorted(verifiers)}")
-            row = {name: values[i] for name, values in columns.items() if isinstance(values, list)}
-            verdicts.append(_verdict(text_of(completion), finish_reason[i], verifiers[verifier[i]], row, think_open))
+            row = {name: values[i] for name, values in columns.items() if isinstance(values, list) and len(values) == len(completions)}
+            name = str(row.get("verifier") or "math")
+            if name not in verifiers:
+                raise ValueError(f"problem names the verifier {name!r}; known are {sorted(verifiers)}")
+            inside = starts_inside_thinking(row) if think_open is None else think_open
+            answers = answers_of(text_of(completion), think_open=inside, bare=bare)
+            verdicts.append(_verdict(answers, ended[i], verifiers[name], row))
         log_extra("extracted", [verdict.extracted for verdict in verdicts])
         log_extra("vote", [verdict.vote or verdict.extracted for verdict in verdicts])
         log_extra("why", [verdict.why for verdict in verdicts])
@@ -133,17 +53,21 @@ def accuracy_reward(verifiers: Mapping[str, Verifier] = VERIFIERS, *, think_open
     return accuracy
 
 
-def _verdict(text: str, finish_reason: str, verifier: Verifier, row: Mapping[str, Any], think_open: bool) -> Verdict:
-    answer = final_answer(text, think_open=think_open)
-    if answer is None or not answer.strip():
+def _verdict(answers: tuple[str, ...], finish_reason: str, verifier: Verifier, row: Mapping[str, Any]) -> Verdict:
+    if not answers:
         graded = verifier("", row)  # an unreadable reference is None whatever the answer
         return Verdict(correct=None if graded.correct is None else False, extracted=None, why="no answer found")
-    graded = verifier(answer, row)
+    graded = verifier(answers[0], row)
+    if len(answers) > 1:
+        graded = _several(answers, graded, verifier, row)
     if finish_reason == "length" and graded.correct:
-        return Verdict(correct=False, extracted=graded.extracted, why="cut off at the length limit")
+        return replace(graded, correct=False, why="cut off at the length limit")
     return graded
 
 
-def text_of(completion: Any) -> str:
-    """A completion as TRL hands it over: a string, or a list of messages whose last one is the answer."""
-    return completion if isinstance(completion, str) else str(completion[-1]["content"])
+def _several(answers: tuple[str, ...], first: Verdict, verifier: Verifier, row: Mapping[str, Any]) -> Verdict:
+    """Different spellings of one answer are that answer; different answers are the list of them."""
+    if first.correct and all(verifier(answer, row).correct for answer in answers[1:]):
+        return first
+    together = verifier(", ".join(answers), row)
+    return together if together.correct is not False else replace(together, why=f"{len(answers)} different answers")

@@ -34,7 +34,7 @@ def read_problems(path: Path | str, *, split: str, columns: Mapping[str, str] | 
         DataError: no such file, unknown columns, or rows that cannot be used (the first few are named).
     """
     path = Path(path)
-    rows = list(_rows(path))
+    rows = list(rows_of(path))
     if not rows:
         raise DataError(f"E101 data: {path} holds no rows")
     prompt, answer = detect_columns(rows[0][1], path, columns or {})
@@ -118,7 +118,7 @@ def _prompt(value: Any, name: str) -> str | tuple[Message, ...]:
     raise DataError(f"{name} is {str(value)[:80]!r}; expected a text, or messages with role and content and at least one user turn")
 
 
-def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def rows_of(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """(place, row) of a file; the place is ``file:line``."""
     if not path.is_file():
         yield from _hub_rows(path)

@@ -1,0 +1,109 @@
+r"""Which part of a response is its answer. Answers inside the thinking never count.
+
+The first of these that a response has behind its thinking is where its answers stand:
+
+1. ``<answer> ... </answer>`` blocks (of a block with boxes, the boxes),
+2. ``\boxed{...}`` (``\fbox`` too),
+3. lines that begin an answer with ``####``,
+4. only where asked for (``bare``): the whole text, if it is one short line.
+
+All of them count. A response that gives one answer several times is fine; one that gives different answers has given the list of
+them, which is right only if the reference is that list. So nothing is gained by offering two. A block or box that is not closed
+makes the response one without an answer, whatever else it holds.
+"""
+
+from __future__ import annotations
+
+import re
+
+from zero2r1.template import visible_part
+
+LONGEST_BARE = 200
+MOST_ANSWERS = 20
+_BOX = re.compile(r"\\(?:boxed|fbox)(?![a-zA-Z])\s*")
+_ANSWER_TAG = re.compile(r"</?answer>")
+
+
+def answers_of(text: str, *, think_open: bool = False, bare: bool = False) -> tuple[str, ...]:
+    """The distinct answers a response offers, in order; empty when it offers none. Linear time; never raises.
+
+    Args:
+        think_open: the prompt ended with ``<think>``, so the response starts inside the thinking.
+        bare: a text without any mark is an answer by itself (files of plain answers).
+    """
+    shown = visible_part(text, think_open=think_open)
+    if shown is None:
+        return ()
+    for found in (_blocks(shown), _boxes(shown), _lines(shown)):
+        if found is not None:
+            return tuple(dict.fromkeys(answer.strip() for answer in found if answer.strip()))[:MOST_ANSWERS]
+    whole = shown.strip()
+    return (whole,) if bare and whole and "\n" not in whole and len(whole) <= LONGEST_BARE else ()
+
+
+def final_answer(text: str, *, think_open: bool = False) -> str | None:
+    """The answer of a response as one text, several joined by commas; ``None`` when it offers none."""
+    return ", ".join(answers_of(text, think_open=think_open)) or None
+
+
+def reference_answer(solution: str) -> str:
+    r"""The final answer inside a reference solution: after ``####`` (GSM8K), the last ``\boxed`` (MATH), or the text itself."""
+    if "####" in solution:
+        return solution.rsplit("####", 1)[1].strip()
+    boxes = _boxes(solution)
+    return boxes[-1].strip() if boxes else solution.strip()
+
+
+def _blocks(text: str) -> list[str] | None:
+    """Contents of the answer blocks; an empty list if they do not pair up, ``None`` if there is no tag."""
+    tags = [(match.group(), match.start(), match.end()) for match in _ANSWER_TAG.finditer(text)]
+    if not tags:
+        return None
+    if len(tags) % 2 or any(tag != ("<answer>", "</answer>")[k % 2] for k, (tag, _, _) in enumerate(tags)):
+        return []
+    contents = [text[tags[k][2] : tags[k + 1][1]] for k in range(0, len(tags), 2)]
+    return [answer for content in contents for answer in _inside(content)]
+
+
+def _inside(content: str) -> list[str]:
+    boxes = _boxes(content)
+    return [content] if boxes is None else boxes
+
+
+def _boxes(text: str) -> list[str] | None:
+    """Contents of all boxes, outermost only; an empty list if one is not closed, ``None`` if there is none."""
+    found: list[str] = []
+    match = _BOX.search(text)
+    if match is None:
+        return None
+    while match is not None:
+        content, end = _braced(text, match.end())
+        if content is None:
+            return []
+        found.append(content)
+        match = _BOX.search(text, end)
+    return found
+
+
+def _braced(text: str, start: int) -> tuple[str | None, int]:
+    """The content of ``{...}`` at a place, or the one character there (``\\boxed 5``), and where it ends."""
+    if start >= len(text):
+        return None, start
+    if text[start] != "{":
+        return (text[start], start + 1) if text[start].isalnum() else (None, start)
+    depth, position = 0, start
+    while position < len(text):
+        if text[position] == "\\":
+            position += 2
+            continue
+        depth += (text[position] == "{") - (text[position] == "}")
+        position += 1
+        if depth == 0:
+            return text[start + 1 : position - 1], position
+    return None, position
+
+
+def _lines(text: str) -> list[str] | None:
+    if "####" not in text:
+        return None
+    return [part.split("\n", 1)[0] for part in text.split("####")[1:]]

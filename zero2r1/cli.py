@@ -12,8 +12,19 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+import typer.core
 
 from zero2r1 import process
+
+
+class CheckGroup(typer.core.TyperGroup):
+    """`check --model=...` checks a run; `check data FILE` and `check reward FILE:FUNCTION` look at one part."""
+
+    def parse_args(self, context: Any, args: list[str]) -> list[str]:
+        if not args or (args[0] not in self.commands and args[0] != "--help"):
+            args = ["run", *args]
+        return super().parse_args(context, args)
+
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="The DeepSeek-R1 system: train a reasoning model."
@@ -21,6 +32,8 @@ app = typer.Typer(
 train = typer.Typer(no_args_is_help=True, help="Train one stage.")
 config = typer.Typer(no_args_is_help=True, help="Look at settings.")
 app.add_typer(train, name="train")
+check = typer.Typer(cls=CheckGroup, no_args_is_help=False, help="Look before training: the run itself, a data set, or a reward function.")
+app.add_typer(check, name="check")
 app.add_typer(config, name="config")
 
 SETTINGS = {"allow_extra_args": True, "ignore_unknown_options": True}
@@ -104,8 +117,8 @@ def evaluate(context: typer.Context, files: Files = None, as_json: Json = False)
             typer.echo(f"{key:<24} {value:.4f}")
 
 
-@app.command(context_settings=SETTINGS)
-def check(context: typer.Context, files: Files = None, algorithm: Algorithm = None) -> None:
+@check.command("run", context_settings=SETTINGS)
+def check_run(context: typer.Context, files: Files = None, algorithm: Algorithm = None) -> None:
     """Check model, data and rewards without training: one prompt as tokens, stop ids, the reward on four answers."""
     from zero2r1.pipeline.api import load_stage
     from zero2r1.pipeline.preflight import preflight
@@ -117,6 +130,79 @@ def check(context: typer.Context, files: Files = None, algorithm: Algorithm = No
         typer.echo(f"FAULT     {fault}")
     if result.faults:
         raise typer.Exit(EXIT_CONFIG)
+
+
+@check.command("data")
+def check_data(file: Path, as_json: Json = False) -> None:
+    """Grade every reference answer of a data set against itself, and list those that cannot be graded."""
+    from zero2r1.pipeline.score import check_references
+
+    report = check_references(file)
+    if as_json:
+        faults = [dict(zip(("id", "gold", "why"), fault, strict=True)) for fault in report.unreadable]
+        typer.echo(json.dumps({"rows": report.rows, "unreadable": faults}))
+    else:
+        for place, gold, why in report.unreadable:
+            typer.echo(f"{place}: {gold[:80]!r}: {why}")
+        typer.echo(f"{report.rows - len(report.unreadable)} of {report.rows} references of {file} can be graded")
+    if report.unreadable:
+        raise typer.Exit(1)
+
+
+@check.command("reward")
+def check_reward(
+    function: Annotated[str, typer.Argument(help="my_rewards.py:function, or package.module:function")],
+    limit_s: Annotated[float, typer.Option(help="Seconds one call may take before its process is ended.")] = 10.0,
+) -> None:
+    """Run a reward function of yours on probes, in a process of its own: right, wrong, empty, truncated and hostile completions."""
+    from zero2r1.rewards.isolated import IsolatedReward
+    from zero2r1.rewards.probes import probe_reward
+
+    report = probe_reward(IsolatedReward(function, limit_s=limit_s))
+    for line in report.lines:
+        typer.echo(line)
+    if report.faults:
+        raise typer.Exit(1)
+
+
+@app.command()
+def score(
+    file: Annotated[Path, typer.Argument(help="JSONL, JSON or Parquet with columns completion (or response), answer (or gold), prompt.")],
+    *,
+    reward: Annotated[
+        list[str],
+        typer.Option(help="math, choice, format, language, length, repetition, judge, or my_rewards.py:function; several add up."),
+    ],
+    out: Annotated[Path | None, typer.Option(help="Write every row with reward, parts, extracted, gold and why added.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Calls at a time; the number of cores if left out.")] = None,
+    format_mode: Annotated[str, typer.Option(help="strict, think_only or cold_start.")] = "strict",
+    max_length: Annotated[int, typer.Option(help="Where the length reward reaches -1.")] = 4096,
+    judge_url: Annotated[str | None, typer.Option(help="OpenAI-compatible endpoint, for example http://127.0.0.1:8000/v1.")] = None,
+    judge_model: Annotated[str | None, typer.Option(help="The model to ask there.")] = None,
+    judge_key_env: Annotated[str | None, typer.Option(help="The environment variable that holds its key.")] = None,
+    limit_s: Annotated[float, typer.Option(help="Seconds one call of a function of yours may take.")] = 10.0,
+    as_json: Json = False,
+) -> None:
+    """Grade a file of completions with the rewards of training."""
+    from zero2r1.panel import progress
+    from zero2r1.pipeline.score import named_rewards, score_file, summary_lines
+
+    functions = named_rewards(
+        reward,
+        format_mode=format_mode,
+        max_length=max_length,
+        judge_url=judge_url,
+        judge_model=judge_model,
+        judge_key_env=judge_key_env,
+        limit_s=limit_s,
+    )
+    with progress(f"scoring {file.name}", shown=not as_json) as on_progress:
+        scores = score_file(file, functions, out=out, workers=workers, on_progress=on_progress)
+    if as_json:
+        typer.echo(json.dumps({"rows": len(scores.rows), "mean": scores.mean, "parts": dict(scores.parts), "ungraded": scores.ungraded}))
+    else:
+        for line in summary_lines(scores, out):
+            typer.echo(line)
 
 
 @app.command()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
 from rich.console import Console
 from rich.live import Live
+from rich.progress import MofNCompleteColumn, Progress
 from rich.text import Text
 
 BLOCKS = "▁▂▃▄▅▆▇█"
@@ -30,6 +32,28 @@ def sparkline(values: list[float], top: float | None, width: int = 24) -> str:
     means = [sum(values[i : i + size]) / len(values[i : i + size]) for i in range(0, len(values), size)]
     ceiling = top or max(means) or 1.0
     return "".join(BLOCKS[min(len(BLOCKS) - 1, max(0, int(value / ceiling * len(BLOCKS))))] for value in means)
+
+
+@contextmanager
+def progress(title: str, *, shown: bool = True) -> Iterator[Callable[[int, int], None]]:
+    """A bar on the terminal for work of known size, a line a tenth when standard error is piped; yields ``update(done, total)``."""
+    console = Console(stderr=True)
+    if not shown:
+        yield lambda done, total: None
+    elif console.is_terminal:
+        with Progress(*Progress.get_default_columns(), MofNCompleteColumn(), console=console, transient=True) as bar:
+            task = bar.add_task(title, total=None)
+            yield lambda done, total: bar.update(task, completed=done, total=total)
+    else:
+        tenths = -1
+
+        def line(done: int, total: int) -> None:
+            nonlocal tenths
+            if done * 10 // total > tenths:
+                tenths = done * 10 // total
+                console.print(f"{title}: {done} of {total}", highlight=False, markup=False)
+
+        yield line
 
 
 class Panel:

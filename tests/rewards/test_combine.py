@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
-import pytest
+import asyncio
+import json
+from decimal import Decimal
+from fractions import Fraction
 
-from zero2r1.rewards.combine import RewardError, make_grader
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from zero2r1.rewards.combine import RewardError, checked_values, make_grader
 from zero2r1.rewards.format import format_reward
 from zero2r1.types import Completion, Message, Problem, Segment
+
+
+@pytest.fixture(autouse=True)
+def kept_cases(tmp_path, monkeypatch):
+    """Where cases are kept."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    return tmp_path
 
 
 def problem(**changes) -> Problem:
@@ -61,13 +76,26 @@ def test_an_async_function_is_awaited():
     async def later(completions, **_):
         return [1.0] * len(completions)
 
+    async def inside_a_loop():
+        return grade({"later": later})
+
     assert [reward.value for reward in grade({"later": later})] == [1.0, 1.0]
+    assert [reward.value for reward in asyncio.run(inside_a_loop())] == [1.0, 1.0]
 
 
 @pytest.mark.parametrize(
     ("result", "message"),
     [
         ([1.0], "returned 1 values for 2 completions"),
+        ([1.0, 1.0, 1.0], "returned 3 values for 2 completions"),
+        (None, "returned a NoneType; return a list"),
+        ({"a": 1.0, "b": 1.0}, "returned a dict; return a list"),
+        (np.array(1.0), "returned a ndarray; return a list"),
+        (np.ones((2, 1)), "returned a ndarray; return a list"),
+        ([np.ones(1), 0.0], "returned a ndarray at index 0, for 'a'; rewards are numbers"),
+        ([0.0, 1j], "returned a complex at index 1, for 'b'; rewards are numbers"),
+        ([0.0, 10**400], "returned inf at index 1, for 'b'; use None"),
+        (np.array([0.0, np.nan]), "returned nan at index 1"),
         (1.0, "returned a float; return a list"),
         (["1", 0.0], "returned a str at index 0"),
         ([0.0, float("nan")], "returned nan at index 1"),
@@ -85,6 +113,82 @@ def test_an_exception_names_function_and_completion():
 
     with pytest.raises(RewardError, match=r"raised KeyError: 'gold'. First completion of the call: 'a'"):
         grade({"mine": broken})
+
+
+def test_the_case_is_kept_for_a_second_look(kept_cases):
+    with pytest.raises(RewardError) as caught:
+        grade({"mine": lambda **_: [float("nan"), 0.0]})
+    (kept,) = kept_cases.glob("zero2r1-reward-*.json")
+    assert str(kept) in str(caught.value)
+    case = json.loads(kept.read_text())
+    assert case["columns"]["completions"] == ["a", "b"] and case["columns"]["answer"] == ["2", "2"] and "returned nan" in case["fault"]
+
+
+def test_an_error_stays_an_error_where_the_case_cannot_be_kept(kept_cases, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(kept_cases / "absent"))
+    with pytest.raises(RewardError, match=r"returned 0 values for 2 completions. \(The case could not be saved: "):
+        grade({"mine": lambda **_: []})
+
+
+def test_what_counts_as_a_number():
+    values = [None, 1, True, 0.5, Fraction(1, 4), Decimal("0.5"), np.float32(0.5), np.int64(2), np.bool_(True), np.array(0.5)]
+    assert checked_values("f", values, values) == [None, 1.0, 1.0, 0.5, 0.25, 0.5, 0.5, 2.0, 1.0, 0.5]
+    assert checked_values("f", np.array([0.5, 1.5]), "ab") == [0.5, 1.5]
+    assert checked_values("f", (1, None), "ab") == [1.0, None]
+
+
+@given(st.lists(st.one_of(st.none(), st.floats(), st.text(max_size=3), st.booleans(), st.lists(st.floats(), max_size=2)), max_size=4))
+def test_only_finite_numbers_and_none_come_through(result):
+    try:
+        values = checked_values("f", result, ["x"] * 3)
+    except RewardError:
+        return
+    assert len(values) == 3 and all(value is None or abs(value) < float("inf") for value in values)
+
+
+def test_two_functions_may_log_the_same_column():
+    def logging(word):
+        def function(log_extra, log_metric, **_):
+            log_extra("why", [f"{word} a", f"{word} b"])
+            log_extra("gold", [word, word])
+            log_metric("length", len(word))
+            return [1.0, 1.0]
+
+        return function
+
+    functions = {"first": logging("one"), "must": logging("three")}
+    rewards = make_grader(functions, dict.fromkeys(functions, 1.0), required=["must"])([problem()] * 2, [completion("a"), completion("b")])
+    assert rewards[1].details == {
+        "gold": "2",  # the problem's own, always
+        "why": "three b",  # what is required speaks first
+        "why/first": "one b",
+        "gold/must": "three",
+        "gold/first": "one",
+        "length": 5,
+        "length/first": 3,
+    }
+    assert list(rewards[0].components) == ["first", "must"]
+
+
+def test_what_is_logged_needs_one_value_per_completion():
+    def short(log_extra, **_):
+        log_extra("why", ["only one"])
+        return [1.0, 1.0]
+
+    with pytest.raises(RewardError, match="logged 1 values of 'why' for 2 completions"):
+        grade({"short": short})
+
+
+def test_the_source_of_a_problem_is_verls_data_source_unless_the_data_have_one():
+    seen = []
+
+    def spy(data_source, **_):
+        seen.append(data_source)
+        return [0.0, 0.0]
+
+    grade({"spy": spy})
+    grade({"spy": spy}, extra={"data_source": "openai/gsm8k"})
+    assert seen == [["test"] * 2, ["openai/gsm8k"] * 2]
 
 
 @pytest.mark.parametrize("weights", [{"a": 1.0, "b": 1.0}, {}, {"a": float("inf")}])

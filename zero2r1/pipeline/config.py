@@ -27,7 +27,7 @@ class DataSettings(Settings):
 class RewardSettings(Settings):
     """R_rule = R_acc + R_format with equal weights (paper, equation 4); rule rewards only."""
 
-    weights: dict[str, float] = {"accuracy": 1.0, "format": 1.0}
+    weights: dict[str, float] = {"accuracy": 1.0, "format": 1.0}  # a function of yours by its place: {"my_rewards.py:f": 0.5}
     allow_neural: bool = False  # the paper trains R1-Zero without any neural reward, because policies learn to hack them
 
     @model_validator(mode="after")
@@ -36,12 +36,13 @@ class RewardSettings(Settings):
         if neural and not self.allow_neural:
             raise ValueError(
                 f"R1-Zero uses rule rewards only, and {neural} are none of {sorted(RULE_REWARDS)}. Long runs learn to please a neural "
-                "reward instead of being right (paper, section 2.2.2). To do it all the same: --reward.allow_neural=true"
+                "reward instead of being right (paper, section 2.2.2). To do it all the same, or because a function of yours is a rule: "
+                "--reward.allow_neural=true"
             )
         return self
 
 
-RULE_REWARDS = frozenset({"accuracy", "format", "language"})
+RULE_REWARDS = frozenset({"accuracy", "format", "language", "repetition"})
 
 
 class EvaluationSettings(Settings):

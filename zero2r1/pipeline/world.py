@@ -8,10 +8,15 @@ from typing import Any
 
 from zero2r1.eval.runner import EvalResult, evaluate
 from zero2r1.pipeline.config import EvaluationSettings, RewardSettings
-from zero2r1.rewards.accuracy import Verifier, accuracy_reward, final_answer, text_of
+from zero2r1.rewards.accuracy import accuracy_reward
 from zero2r1.rewards.combine import make_grader
+from zero2r1.rewards.completions import text_of
+from zero2r1.rewards.extraction import final_answer
 from zero2r1.rewards.format import format_reward
-from zero2r1.rewards.language import script_share
+from zero2r1.rewards.isolated import IsolatedReward
+from zero2r1.rewards.language import language_reward, script_share
+from zero2r1.rewards.length import repetition_reward
+from zero2r1.rewards.verdict import Verifier
 from zero2r1.rollout.engine import Engine, SamplingParams
 from zero2r1.template import parse_response
 from zero2r1.types import Completion, Grader, Problem, Reward, RewardFn
@@ -38,7 +43,13 @@ class World:
 
     def rewards(self) -> dict[str, RewardFn]:
         """The rule rewards of this world, by name."""
-        functions: dict[str, RewardFn] = {"accuracy": self.accuracy or accuracy_reward(self.verifiers), "format": format_reward()}
+        functions: dict[str, RewardFn] = {
+            "accuracy": self.accuracy or accuracy_reward(self.verifiers),
+            "format": format_reward(),
+            "repetition": repetition_reward(),
+        }
+        if self.language_share is script_share:
+            return {**functions, "language": language_reward()}
 
         def language(completions: list[Any], **columns: Any) -> list[float | None]:
             thoughts = [parse_response(text_of(completion)).thinking or "" for completion in completions]
@@ -52,7 +63,7 @@ class World:
         Raises:
             ValueError: a reward this world does not have.
         """
-        known = self.rewards()
+        known = {**self.rewards(), **{name: IsolatedReward(name) for name in settings.weights if ":" in name}}
         unknown = set(settings.weights) - set(known)
         if unknown:
             raise ValueError(f"reward.weights names {sorted(unknown)}; the {self.name} world has {sorted(known)}")

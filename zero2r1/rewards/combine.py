@@ -1,23 +1,40 @@
 """Several reward functions become one grade: a weighted sum in which every part stays visible.
 
 A function that is broken never turns into a number: a wrong length, a wrong type, a value that is not finite and an exception
-are errors that name the function, the place and the completion.
+are errors that name the function, the place and the completion. A function that hangs or kills its process is another matter:
+:mod:`zero2r1.rewards.isolated` calls it in a process of its own.
 """
 
 from __future__ import annotations
 
-import asyncio
 import inspect
+import json
 import math
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
+import tempfile
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from zero2r1.types import Completion, Grader, Problem, Reward, RewardFn
 
 
 class RewardError(ValueError):
-    """A reward function did something that cannot be used as a reward."""
+    """A reward function did something that cannot be used as a reward. ``columns`` are kept in a file that the message names."""
+
+    def __init__(self, message: str, columns: Mapping[str, Any] | None = None) -> None:
+        super().__init__(message if columns is None else f"{message} {_saved(message, columns)}")
+        self.saved = columns is not None
+
+
+def _saved(fault: str, columns: Mapping[str, Any]) -> str:
+    """Keep the columns of a call that failed, as JSON in the temporary folder; returns the sentence that says where."""
+    try:
+        with tempfile.NamedTemporaryFile("w", prefix="zero2r1-reward-", suffix=".json", delete=False, encoding="utf-8") as file:
+            json.dump({"fault": fault, "columns": dict(columns)}, file, default=repr)
+    except (OSError, TypeError, ValueError) as error:
+        return f"(The case could not be saved: {error})"
+    return f"(The case is saved: {file.name})"
 
 
 def make_grader(functions: Mapping[str, RewardFn], weights: Mapping[str, float], *, required: Collection[str] = ()) -> Grader:
@@ -25,6 +42,10 @@ def make_grader(functions: Mapping[str, RewardFn], weights: Mapping[str, float],
 
     A completion to which no function applies, or to which one of the ``required`` does not, has the reward ``None``: it could not
     be graded, which is not 0. (An answer whose reference cannot be read must not be trained on its format alone.)
+
+    What the functions log stands in ``Reward.details``, and no function overwrites another's: of two that log ``"why"``, the first
+    one's is ``details["why"]``, the other's ``details["why/format"]`` with its own name. The ``required`` functions come first,
+    then the order of ``functions``; ``details["gold"]`` is always the problem's reference.
 
     Raises:
         ValueError: functions and weights name different things, or a weight is not finite.
@@ -36,9 +57,9 @@ def make_grader(functions: Mapping[str, RewardFn], weights: Mapping[str, float],
 
     def grade(problems: Sequence[Problem], completions: Sequence[Completion]) -> list[Reward]:
         columns = _columns(problems, completions)
-        extras: list[dict[str, Any]] = [{"gold": problem.answer} for problem in problems]
-        parts = {name: _call(name, function, columns, extras) for name, function in functions.items()}
-        rewards = [_sum({name: values[i] for name, values in parts.items()}, weights, extras[i]) for i in range(len(completions))]
+        parts = {name: _call(name, function, columns) for name, function in functions.items()}
+        details = _details(problems, {name: parts[name] for name in sorted(parts, key=lambda name: name not in required)})
+        rewards = [_sum({name: part.values[i] for name, part in parts.items()}, weights, details[i]) for i in range(len(completions))]
         return [replace(r, value=None) if any(r.components[name] is None for name in required) else r for r in rewards]
 
     return grade
@@ -61,6 +82,7 @@ def _columns(problems: Sequence[Problem], completions: Sequence[Completion]) -> 
         columns[name] = [getattr(problem, name) for problem in problems]
     for name in dict.fromkeys(key for problem in problems for key in problem.extra):
         columns.setdefault(name, [problem.extra.get(name) for problem in problems])
+    columns.setdefault("data_source", [problem.source for problem in problems])
     return columns
 
 
@@ -70,49 +92,107 @@ def _prompt(problem: Problem) -> str | list[dict[str, str]]:
     return [{"role": message.role, "content": message.content} for message in problem.prompt]
 
 
-def _call(name: str, function: RewardFn, columns: Mapping[str, list[Any]], extras: Sequence[dict[str, Any]]) -> list[float | None]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """What one function said about the completions of one call."""
+
+    values: list[float | None]
+    logged: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+def call_reward(where: str, function: RewardFn, columns: Mapping[str, list[Any]], *, wait: Callable[[Any], Any] | None = None) -> Part:
+    """Call a function as TRL does and check what it returns and logs.
+
+    Args:
+        wait: turns what an ``async`` function returns into its result; an event loop of this call alone if left out.
+
+    Raises:
+        RewardError: what it returned or logged cannot be used. What the function raises passes through.
+    """
+    logged: dict[str, Sequence[Any]] = {}
+    metrics: dict[str, float] = {}
+    result = function(**columns, trainer_state=None, log_extra=logged.__setitem__, log_metric=metrics.__setitem__)
+    if inspect.isawaitable(result):
+        result = (wait or _awaited)(result)
+    values = checked_values(where, result, columns["completions"])
+    for column, said in logged.items():
+        if len(said) != len(values):
+            raise RewardError(f"{where} logged {len(said)} values of {column!r} for {len(values)} completions.")
+    return Part(values=values, logged=logged, metrics=metrics)
+
+
+def _call(name: str, function: RewardFn, columns: Mapping[str, list[Any]]) -> Part:
     where = f'reward "{name}" ({place_of(function)})'
-
-    def log_extra(column: str, values: Sequence[Any]) -> None:
-        if len(values) != len(extras):
-            raise RewardError(f"{where} logged {len(values)} values of {column!r} for {len(extras)} completions")
-        for extra, value in zip(extras, values, strict=True):
-            extra[column] = value
-
-    def log_metric(metric: str, value: float) -> None:
-        for extra in extras:
-            extra[metric] = value
-
     try:
-        result = function(**columns, trainer_state=None, log_extra=log_extra, log_metric=log_metric)
-        if inspect.isawaitable(result):
-            result = asyncio.run(_wait(result))
-    except RewardError:
-        raise
+        return call_reward(where, function, columns)
+    except RewardError as error:
+        raise error if error.saved else RewardError(str(error), columns) from None
     except Exception as error:  # a trust boundary: whatever a user's function raises must name that function
-        raise RewardError(
-            f"{where} raised {type(error).__name__}: {error}. First completion of the call: {columns['completions'][0]!r:.300}"
-        ) from error
-    return _checked(where, result, len(extras))
+        first = columns["completions"][0] if columns["completions"] else None
+        fault = f"{where} raised {type(error).__name__}: {error}. First completion of the call: {first!r:.300}"
+        raise RewardError(fault, columns) from error
 
 
-async def _wait(result: Any) -> Any:
-    return await result
+def _awaited(result: Any) -> Any:
+    """The outcome of an ``async`` function, in a thread of its own: the caller may be inside an event loop already."""
+    import asyncio  # costs more than the rest of this module, and few functions are async
+
+    async def wait() -> Any:
+        return await result
+
+    with ThreadPoolExecutor(1) as executor:
+        return executor.submit(asyncio.run, wait()).result()
 
 
-def _checked(where: str, result: Any, count: int) -> list[float | None]:
+def checked_values(where: str, result: Any, completions: Sequence[Any]) -> list[float | None]:
+    """One finite number or ``None`` per completion, as floats. Arrays and tensors of one dimension count as lists; true is 1.
+
+    Raises:
+        RewardError: anything else, with ``where``, the index and the completion.
+    """
+    if getattr(result, "ndim", None) == 1 and hasattr(result, "tolist"):
+        result = result.tolist()
     if not isinstance(result, (list, tuple)):
-        raise RewardError(f"{where} returned a {type(result).__name__}; return a list with one number per completion")
-    if len(result) != count:
-        raise RewardError(f"{where} returned {len(result)} values for {count} completions")
+        raise RewardError(f"{where} returned a {type(result).__name__}; return a list with one number per completion.")
+    if len(result) != len(completions):
+        raise RewardError(f"{where} returned {len(result)} values for {len(completions)} completions.")
+    values: list[float | None] = []
     for index, value in enumerate(result):
-        if value is None:
-            continue
-        if not isinstance(value, (int, float)):
-            raise RewardError(f"{where} returned a {type(value).__name__} at index {index}; rewards are numbers")
-        if not math.isfinite(value):
-            raise RewardError(f'{where} returned {value} at index {index}; use None for "does not apply"')
-    return [None if value is None else float(value) for value in result]
+        number = None if value is None else _number(value)
+        of = f"at index {index}, for {completions[index]!r:.300};"
+        if value is not None and number is None:
+            raise RewardError(f"{where} returned a {type(value).__name__} {of} rewards are numbers.")
+        if number is not None and not math.isfinite(number):
+            raise RewardError(f'{where} returned {number} {of} use None for "does not apply".')
+        values.append(number)
+    return values
+
+
+def _number(value: Any) -> float | None:
+    """A number of Python or NumPy, or a tensor without dimensions; ``None`` for what is none of them, numbers in quotes too."""
+    if isinstance(value, (str, bytes)) or getattr(value, "ndim", 0) != 0 or not hasattr(value, "__float__"):
+        return None
+    try:
+        return float(value)
+    except OverflowError:  # an integer beyond the floats
+        return math.inf
+    except (TypeError, ValueError, RuntimeError):
+        return None
+
+
+def _details(problems: Sequence[Problem], parts: Mapping[str, Part]) -> list[dict[str, Any]]:
+    """What is known of every completion beside its value; names as :func:`make_grader` says."""
+    details: list[dict[str, Any]] = [{"gold": problem.answer} for problem in problems]
+    taken = {"gold"}
+    for name, part in parts.items():
+        said: dict[str, Sequence[Any]] = {**part.logged, **{metric: [value] * len(problems) for metric, value in part.metrics.items()}}
+        for column, values in said.items():
+            key = f"{column}/{name}" if column in taken else column
+            for detail, value in zip(details, values, strict=True):
+                detail[key] = value
+        taken |= set(said)
+    return details
 
 
 def _sum(parts: Mapping[str, float | None], weights: Mapping[str, float], details: Mapping[str, Any]) -> Reward:
@@ -122,5 +202,8 @@ def _sum(parts: Mapping[str, float | None], weights: Mapping[str, float], detail
 
 def place_of(function: RewardFn) -> str:
     """``file.py:41``, where a function was written."""
+    place = getattr(function, "place", None)
+    if isinstance(place, str):
+        return place  # of a function that runs in another process
     code = getattr(inspect.unwrap(function), "__code__", None)
     return f"{code.co_filename.rsplit('/', 1)[-1]}:{code.co_firstlineno}" if code else type(function).__name__

@@ -28,6 +28,7 @@ class Gold:
     source: str
     answer: str
     solution: str | None
+    question: str = ""
 
 
 def golds(name: str) -> list[Gold]:
@@ -37,7 +38,7 @@ def golds(name: str) -> list[Gold]:
         return [Gold(source=name, answer=row["answer"].rsplit("####", 1)[1].strip(), solution=row["answer"]) for row in rows]
     if name == "mgsm_zh":
         return [Gold(source=name, answer=str(row["answer"]), solution=None) for row in rows]
-    return [Gold(source=name, answer=str(row["answer"]), solution=row.get("solution")) for row in rows]
+    return [Gold(source=name, answer=str(row["answer"]), solution=row.get("solution"), question=row["problem"]) for row in rows]
 
 
 def rewrites(gold: str, random_: random.Random, count: int) -> Iterator[tuple[str, bool]]:

@@ -20,7 +20,9 @@ from zero2r1.rewards.math.tree import Node, Unreadable, number, operation, symbo
 from zero2r1.rewards.math.units import conversion, split_unit
 from zero2r1.rewards.math.verify import verify_math
 
-TRIPLES = [json.loads(line) for line in (Path(__file__).with_name("math_triples.jsonl")).read_text(encoding="utf-8").splitlines()]
+FILES = ("math_triples.jsonl", "math_triples_unseen.jsonl")
+"""The first was written without the code at hand, the second to break it."""
+TRIPLES = [json.loads(line) for file in FILES for line in Path(__file__).with_name(file).read_text(encoding="utf-8").splitlines()]
 
 
 def test_there_are_triples_enough():
@@ -97,7 +99,8 @@ def test_units_are_taken_off(text, left, unit):
 
 def test_multiples_change_the_number():
     assert split_unit("5 million dollars") == ("5", "dollars", 10**6)
-    assert split_unit("7万")[2] == 10**4
+    assert split_unit("7万")[0] == "70000" and split_unit("3만5천원") == ("35000", "원", 1)
+    assert split_unit("3千克") == ("3", "千克", 1)  # kilograms, not thousands
 
 
 @pytest.mark.parametrize(

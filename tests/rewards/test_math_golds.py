@@ -12,8 +12,12 @@ from zero2r1.rewards.math.verify import verify_math
 
 pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason="the real data sets are not at ../shared/data")
 
-NOT_THEIR_OWN_ANSWER: dict[str, set[str]] = {name: set() for name in FILES}
-"""References whose own solution text does not earn 1, with the reason."""
+NOT_THEIR_OWN_ANSWER = {
+    "math500": set(),
+    "gsm8k": set(),
+    "aime24": {"321"},  # one of its solutions ends with `= 8\\boxed{321}`, which shows another value than it has
+}
+"""References whose own solution text does not earn 1. One solution of AIME 2024 (204) has no box at all and is left out."""
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -28,7 +32,9 @@ def test_every_reference_equals_itself_in_a_box(name: str) -> None:
 def test_every_solution_text_earns_the_reward_of_its_reference(name: str) -> None:
     found = [gold for gold in golds(name) if gold.solution and ("boxed" in gold.solution or "####" in gold.solution)]
     assert len(found) >= 20
-    values = accuracy_reward()(completions=[gold.solution for gold in found], answer=[gold.answer for gold in found])
+    values = accuracy_reward()(
+        completions=[gold.solution for gold in found], answer=[gold.answer for gold in found], prompts=[gold.question for gold in found]
+    )
     missed = {gold.answer for gold, value in zip(found, values, strict=True) if value != 1.0}
     assert missed == NOT_THEIR_OWN_ANSWER[name]
 

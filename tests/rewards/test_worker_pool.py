@@ -7,6 +7,7 @@ import copy
 import gc
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -39,18 +40,18 @@ def until(condition: Callable[[], bool]) -> bool:
     return condition()
 
 
-def state_of(process: int) -> tuple[str, int] | None:
-    """(state, parent) of a process that is there."""
+def state_of(process: int) -> tuple[int, bool] | None:
+    """(parent, whether it is a worker) of a process that lives."""
     try:
         fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+        command = Path(f"/proc/{process}/cmdline").read_bytes()
     except OSError:
         return None
-    return None if fields[0] == "Z" else (fields[0], int(fields[1]))
+    return None if fields[0] == "Z" else (int(fields[1]), b"reward_worker" in command)
 
 
 def workers_of(parent: int) -> list[int]:
-    children = [int(p.name) for p in Path("/proc").glob("[0-9]*") if (state := state_of(int(p.name))) and state[1] == parent]
-    return [child for child in children if b"reward_worker" in Path(f"/proc/{child}/cmdline").read_bytes()]
+    return [number for folder in Path("/proc").glob("[0-9]*") if state_of(number := int(folder.name)) == (parent, True)]
 
 
 @pytest.mark.parametrize(
@@ -148,29 +149,55 @@ def test_results_come_as_they_are_ready_and_can_be_awaited_or_cancelled():
 
 @linux
 def test_workers_end_with_close_and_with_a_forgotten_pool():
-    before = len(workers_of(os.getpid()))
+    others = set(workers_of(os.getpid()))
     pool = RewardPool(f"{BROKEN}:reward", workers=3)
     hung = pool.submit({"completions": ["busy"]})
-    assert until(lambda: len(workers_of(os.getpid())) == before + 3)
+    assert until(lambda: len(set(workers_of(os.getpid())) - others) == 3)
     pool.close()
-    assert len(workers_of(os.getpid())) == before and hung.done()
+    assert not set(workers_of(os.getpid())) - others and hung.done()
     pool = RewardPool(f"{BROKEN}:reward", workers=3)
-    assert until(lambda: len(workers_of(os.getpid())) == before + 3)
+    assert until(lambda: len(set(workers_of(os.getpid())) - others) == 3)
     del pool
     gc.collect()
-    assert until(lambda: len(workers_of(os.getpid())) == before)
+    assert until(lambda: not set(workers_of(os.getpid())) - others)
 
 
 @linux
 def test_workers_that_die_while_idle_are_replaced_at_no_calls_cost():
     with IsolatedReward(f"{BROKEN}:echo", workers=3) as reward:
-        before = set(workers_of(os.getpid()))
         for _ in range(3):
-            assert until(lambda: len(workers_of(os.getpid())) >= 3)
-            for worker in workers_of(os.getpid()):
+            killed = workers_of(os.getpid())
+            for worker in killed:
                 os.kill(worker, signal.SIGKILL)
+            assert killed and until(lambda gone=killed: not any(state_of(worker) for worker in gone))
             assert reward(completions=["x" * length for length in range(30)]) == [float(length) for length in range(30)]
-        assert not before & set(workers_of(os.getpid()))
+
+
+@linux
+def test_workers_killed_at_random_moments_lose_no_sample():
+    moments, killed, stop = random.Random(0), [], threading.Event()
+
+    def kill() -> None:
+        while not stop.wait(0.1 + 0.2 * moments.random()):
+            oldest = min(workers_of(os.getpid()), default=None)
+            if oldest is not None:
+                os.kill(oldest, signal.SIGKILL)
+                killed.append(oldest)
+
+    killer = threading.Thread(target=kill)
+    with IsolatedReward(f"{BROKEN}:reward", max_invalid_in_a_row=1000) as reward:
+        killer.start()
+        try:
+            while len(killed) < 12:
+                logged: dict[str, list[str | None]] = {}
+                values = reward(completions=["fine"] * 100, log_extra=logged.__setitem__)
+                reasons = logged.get("why_reward", [None] * 100)
+                assert values == [1.0 if reason is None else None for reason in reasons]
+                assert set(reasons) <= {None, "killed the worker twice (signal 9)"}
+        finally:
+            stop.set()
+            killer.join()
+        assert until(lambda: reward.pool.size == 2)
 
 
 @linux
@@ -205,7 +232,7 @@ def test_twenty_starts_beside_threads_that_hold_a_lock(tmp_path):
             with lock:
                 json.dumps(list(range(1000)))
 
-    threads = [threading.Thread(target=hold) for _ in range(4)]
+    threads = [threading.Thread(target=hold) for _ in range(2)]
     for thread in threads:
         thread.start()
     try:

@@ -9,7 +9,8 @@ The first of these that a response has behind its thinking is where its answers 
 
 All of them count. A response that gives one answer several times is fine; one that gives different answers has given the list of
 them, which is right only if the reference is that list. So nothing is gained by offering two. A block or box that is not closed
-makes the response one without an answer, whatever else it holds.
+makes the response one without an answer, whatever else it holds, and so does a box that is part of a larger formula (``-\boxed{5}``,
+``\boxed{5}\times 10^3``): its value is not what it shows. A percent or degree sign right behind a box belongs to it.
 """
 
 from __future__ import annotations
@@ -20,7 +21,15 @@ from zero2r1.template import visible_part
 
 LONGEST_BARE = 200
 MOST_ANSWERS = 20
+"""A response with more of them has given none."""
 _BOX = re.compile(r"\\(?:boxed|fbox)(?![a-zA-Z])\s*")
+_PART_BEFORE = re.compile(r"(?:[-+/^_\u2212±×·]|(?<!\*)\*|\\(?:pm|mp|times|cdot|div|sqrt|frac)\s*\{?|[}^_]\{|\d)$")
+_PART_BEHIND = re.compile(
+    r"[0-9A-Za-z!/]|\^(?!\s?\{?\\circ)|\*(?!\*)|\.\d|\s?\\(?:times|cdot|div|pi|sqrt|frac)(?![a-zA-Z])|"
+    r"\$?\s(?:hundred|thousand|million|billion|trillion)\b",
+    re.IGNORECASE,
+)
+_SIGN_BEHIND = re.compile(r"\s?(?:\\?%|\^\s?\{?\\circ\}?)")
 _ANSWER_TAG = re.compile(r"</?answer>")
 
 
@@ -36,7 +45,8 @@ def answers_of(text: str, *, think_open: bool = False, bare: bool = False) -> tu
         return ()
     for found in (_blocks(shown), _boxes(shown), _lines(shown)):
         if found is not None:
-            return tuple(dict.fromkeys(answer.strip() for answer in found if answer.strip()))[:MOST_ANSWERS]
+            answers = tuple(dict.fromkeys(answer.strip() for answer in found if answer.strip()))
+            return answers if len(answers) <= MOST_ANSWERS else ()
     whole = shown.strip()
     return (whole,) if bare and whole and "\n" not in whole and len(whole) <= LONGEST_BARE else ()
 
@@ -78,9 +88,10 @@ def _boxes(text: str) -> list[str] | None:
         return None
     while match is not None:
         content, end = _braced(text, match.end())
-        if content is None:
+        if content is None or _PART_BEFORE.search(text, max(0, match.start() - 40), match.start()) or _PART_BEHIND.match(text, end):
             return []
-        found.append(content)
+        sign = _SIGN_BEHIND.match(text, end)
+        found.append(content + sign.group().strip() if sign else content)
         match = _BOX.search(text, end)
     return found
 

@@ -1,7 +1,7 @@
 """A pool of processes that run one reward function, so that a broken one costs a sample and never becomes a number.
 
-    the caller ── submit(columns) ──▶ queue ──▶ a thread per worker ══ JSON lines over pipes ══▶ reward_worker.py: the function
-               ◀── Future[Graded] ◀──────────── which kills the process at the limit and starts another
+    the caller ── submit(columns) ──▶ queue ──▶ a thread per worker ══ JSON lines over pipes ══▶ the function, in reward_worker.py
+               ◀── Future[Graded] ◀──────────── (kills the worker at the limit, starts another)
 
 What becomes of a call:
 

@@ -23,39 +23,48 @@ _CHARACTERS = {
     "\u202f": r"\,",
     "\u2009": r"\,", "\u200b": "", "\u200c": "", "\u200d": "", "\u2060": "", "\ufeff": "", "’": "'", "′": "'", "€": r" \euro ",
     "£": r" \pound ",
-    "¥": r" \yen ", "₩": r" \won ", "￥": r" \yen ", "¢": r" \cent ", "α": r"\alpha ", "β": r"\beta ", "γ": r"\gamma ", "θ": r"\theta ",
+    "¥": r" \yen ", "₩": r" \won ", "￥": r" \yen ", "¢": r" \cent ", "㎡": r" \text{m}^2",
+    "㎠": r" \text{cm}^2", "㎢": r" \text{km}^2", "㎥": r" \text{m}^3", "㎤": r" \text{cm}^3",
+    "α": r"\alpha ", "β": r"\beta ", "γ": r"\gamma ", "θ": r"\theta ",
     "λ": r"\lambda ", "μ": r"\mu ", "φ": r"\phi ", "ω": r"\omega ",
 }  # fmt: skip
 _TRANSLATE = str.maketrans(_CHARACTERS)
 _ROOT = re.compile(r"([√∛])\s*(\d+(?:\.\d+)?|[a-zA-Z])")
+_AND = re.compile(r"(?<=[\d)}])\s*(?:和|与|및|와|과|그리고)\s*(?=[-\d(\\])")
+_OR = re.compile(r"(?<=[\d)}])\s*(?:或者?|또는|혹은)\s*(?=[-\d(\\])")
+_PERCENT_AS_TEXT = re.compile(r"\\(?:text|mathrm|mbox)\s?\{\s?\\?%\s?\}")
 _SIGN = re.compile(r"\{\s*([-+])\s*\}")
 _FIRST_IN_DOLLARS = re.compile(r"\$([^$]+)\$\s*([^$]+)")
 _VULGAR = re.compile("(\\d?)([¼½¾⅐⅑⅒⅓⅔⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞])")
 _LAYOUT = re.compile(
     r"\\(?:displaystyle|textstyle|scriptstyle|limits|nolimits|hfill|hspace\{[^{}]*\}|vspace\{[^{}]*\}|left|right|[bB]ig+[lr]?|middle|"
-    r"boldsymbol|bm|mathbf|mathit|mathsf|mathcal|rm|bf|it)(?![a-zA-Z])"
+    r"boldsymbol|bm|mathbf|mathit|mathsf|mathcal|rm|bf|it|large|Large|LARGE|huge|Huge|small|tiny|normalsize|color\{[a-z]+\}|"
+    r"textcolor\{[a-z]+\})(?![a-zA-Z])"
 )
-_SPACES = re.compile(r"(?<!\\)\\[;: ]|\\quad|\\qquad|\\enspace|\\thinspace|(?<=[\w}.])~(?=[\w\\])")
-_THOUSANDS = re.compile(r"(?<=\d)(?:\{,\}|,?\\[,!]\s*|\\ )(?=\d{3}(?!\d))")
+_SPACES = re.compile(r"(?<!\\)\\[;: ]|\\quad|\\qquad|\\enspace|\\thinspace|(?<=[^=<>\s])~")
+_THOUSANDS = re.compile(r"(?<=\d)(?:\{,\}|\\[,!]\s*|\\ )(?=\d{3}(?!\d))")
+_THOUSANDS_AND_COMMA = re.compile(r"(?<=\d),\\[,!]\s*(?=\d{3}(?!\d))")
+_BRACKETS = re.compile(r"[(\[]|\\\{")
 _THIN = re.compile(r"(?<!\\)\\[,!]\s*")
 _WRAPPERS = (
     re.compile(r"\$\$(.*)\$\$", re.DOTALL), re.compile(r"(?<!\\)\$(.*)(?<!\\)\$", re.DOTALL), re.compile(r"\\\((.*)\\\)", re.DOTALL),
-    re.compile(r"\\\[(.*)\\\]", re.DOTALL), re.compile(r"\*\*(.*)\*\*", re.DOTALL), re.compile(r"`(.*)`", re.DOTALL),
+    re.compile(r"\\\[(.*)\\\]", re.DOTALL), re.compile(r"`(.*)`", re.DOTALL),
     re.compile(r"\\(?:boxed|fbox)\{(.*)\}", re.DOTALL),
 )  # fmt: skip
 _PREFIX = re.compile(
     r"(?:(?:so|thus|hence|therefore|and)\b,?\s*)?(?:the\s+|our\s+|my\s+)?(?:final\s+|correct\s+)?(?:answer|result|value|solution)"
-    r"\s*(?:is|are|=|:|equals)\s*:?\s*|(?:答案|最终答案|答)(?:是|为|:)\s*:?\s*|(?:정답|답)(?:은|는|:)\s*:?\s*",
+    r"\s*(?:is|are|=|:|equals)\s*:?\s*|(?:所以|因此|故|综上|那么)?\s*,?\s*(?:最终|最后)?(?:的)?(?:答案|答)\s*(?:是|为|:)\s*:?\s*|"
+    r"(?:따라서|그러므로|즉)?\s*,?\s*(?:최종\s*)?(?:정답|답)(?:은|는|:)\s*:?\s*",
     re.IGNORECASE,
 )
-_TEXT_PREFIX = re.compile(r"\\(?:text|textrm|mbox|mathrm)\s*\{\s*((?:[^{}])*?)\s*\}")
+_TEXT_PREFIX = re.compile(r"\\(?:text|textrm|mbox|mathrm)\s?\{([^{}]*)\}")
 _NUMBER_AS_TEXT = re.compile(r"\\(?:text|textrm|mbox|mathrm|textbf|mathbf)\s*\{\s*(\(?[-+]?[\d.,]+\)?)\s*\}")
 _TRAILING = re.compile(r"(?:(?<!\.)\.|(?<!\\)[;,]|\\\\|입니다|이다|예요|이에요)\s*$")
 
 
 def clean(text: str) -> str:
     """One spelling of an answer. Linear in its length; never raises."""
-    text = _ascii(text).strip()
+    text = " ".join(_ascii(text).replace("**", " ").split())
     quantity = _FIRST_IN_DOLLARS.fullmatch(text)
     text = f"{quantity[1]} {quantity[2]}" if quantity else text
     for _ in range(4):
@@ -65,9 +74,11 @@ def clean(text: str) -> str:
         if text == before:
             break
     text = text.replace(r"\dfrac", r"\frac").replace(r"\tfrac", r"\frac").replace(r"\cfrac", r"\frac")
+    text = _PERCENT_AS_TEXT.sub("%", _OR.sub(" or ", _AND.sub(" and ", text)))
     text = _SIGN.sub(lambda m: m[1], text)
     text = _NUMBER_AS_TEXT.sub(lambda m: m[1], text)
     text = _LAYOUT.sub("", _THOUSANDS.sub("", text))
+    text = text if _BRACKETS.search(text) else _THOUSANDS_AND_COMMA.sub("", text)
     return " ".join(_SPACES.sub(" ", _THIN.sub("", text)).split())
 
 
@@ -107,9 +118,7 @@ def _balanced(text: str) -> bool:
 
 def _without_prefix(text: str) -> str:
     label = _TEXT_PREFIX.match(text)
-    if label is not None and _PREFIX.fullmatch(label[1] + " "):
+    if label is not None and _PREFIX.fullmatch(label[1].strip() + " "):
         return text[label.end() :].strip()
-    if label is not None and (found := _PREFIX.match(label[1] + " ")) and label[1][found.end() :].strip():
-        return text
     found = _PREFIX.match(text)
     return text[found.end() :].strip() if found else text

@@ -16,13 +16,21 @@ from zero2r1.rewards.math.exact import Exact, Undecided, Undefined, canonical, d
 from zero2r1.rewards.math.final_form import why_not_final
 from zero2r1.rewards.math.numeric import equal_by_value
 from zero2r1.rewards.math.parser import parse
-from zero2r1.rewards.math.real_sets import looks_like_a_real_set, real_set, variable_of
+from zero2r1.rewards.math.real_sets import looks_like_a_real_set, real_set
 from zero2r1.rewards.math.tree import Node, Unreadable, is_expression, number, operation, variables
-from zero2r1.rewards.math.units import conversion, split_unit
+from zero2r1.rewards.math.unit_words import KNOWN
+from zero2r1.rewards.math.units import conversion, measure, split_unit
 from zero2r1.rewards.math.words import choice_letter, same_words, words_of
 
 MAX_ITEMS = 40
-_NAMED = re.compile(r"\s*((?:[A-Za-z]|\\[a-z]+)(?:_\{?\w{1,3}\}?|\([a-z]\))?)\s*=\s*([^=<>]+)", re.DOTALL)
+_LETTER_DIGITS = re.compile(r"([0-9]*[A-Za-z][0-9A-Za-z]*)_\s?\{?\s?(\d{2})\s?\}?")
+_NAMED = re.compile(
+    r"\s*((?:\\(?:overline|vec|hat|bar|text|mathrm|angle|triangle|overrightarrow)\s*\{?\s?[A-Za-z ]{1,20}\}?|\|?[A-Z]{1,3}\|?|"
+    r"[a-zA-Z]|"
+    r"\\(?!in|le|ge|ne|lt|gt)[a-z]{2,8})(?:'|\^\{-1\}|_\{?\\?\w{1,6}\}?)*(?:\([A-Za-z|, ]{1,8}\))?)\s*=\s*([^=<>]+)",
+    re.DOTALL,
+)
+"""``x = ...``, ``f'(x) = ...``, ``\\angle ABC = ...``, ``AB = ...``: a name and what it is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +80,8 @@ def equal(a: Node, b: Node) -> bool:
     Raises:
         Undecided, Undefined: that cannot be told.
     """
+    if a == b and not is_expression(a):
+        return True
     if looks_like_a_real_set(a) or looks_like_a_real_set(b):
         return _same_real_set(a, b)
     if is_expression(a) and is_expression(b):
@@ -117,6 +127,9 @@ def _outcome(correct: bool, otherwise: str, *, vote: str | None) -> Outcome:
 
 def _read(text: str) -> tuple[Node, str]:
     """The tree of a cleaned text and its unit. The name in ``x = 5 km`` stands outside the quantity."""
+    digits = _LETTER_DIGITS.fullmatch(text)
+    if digits and 11 <= int(digits[2]) <= 36:
+        return operation("base", number(int(digits[2])), name=digits[1].upper()), ""
     named = _NAMED.fullmatch(text)
     core, unit, factor = split_unit(named[2] if named else text)
     node = parse(core)
@@ -127,18 +140,30 @@ def _read(text: str) -> tuple[Node, str]:
     if node.kind == "degree":
         node, unit = node.args[0], unit or "degree"
     if named:
-        node = operation("relation", parse(named[1]), node, name="=")
+        node = operation("relation", _name(named[1]), node, name="=")
+    if node.kind == "relation" and node.name == "=" and node.args[1].kind == "symbol" and not variables(node.args[0]):
+        node = operation("relation", *node.args[::-1], name="=")  # 5 = x
     node = _expanded(node)
+    if node.kind == "relation" and node.name == "in" and node.args[1].kind == "set":
+        node = operation("list", *node.args[1].args)  # x \in \{1,2\}
     if unit and not (is_expression(node) or node.kind == "relation"):
         raise Unreadable(f"{unit!r} behind something that is no number")
     return node, unit
 
 
+def _name(text: str) -> Node:
+    """The left side of a definition: an unknown of its own, however it is decorated."""
+    try:
+        node = parse(text)
+    except Unreadable:
+        node = operation("name")
+    if node.kind == "symbol":
+        return node
+    return operation("symbol", name=" ".join(re.sub(r"[\\{}]", " ", text).split()))
+
+
 def _check_reference(node: Node) -> None:
     """A reference that has no value, or is two things at once, is a fault of the data."""
-    for part in node.walk():
-        if part.kind in ("text", "unit"):
-            raise Unreadable("words within mathematics")
     if is_expression(node) and not any(part.kind == "symbol" and part.name == "infinity" for part in node.walk()):
         try:
             exact(node)
@@ -174,6 +199,8 @@ def _with_sign(node: Node, sign: int) -> Node:
 def _why_different(wanted: Node, gold_unit: str, given: Node, unit: str, percent_asked: bool) -> str | None:
     wanted, given = _without_name(wanted, given)
     rate = conversion(unit, gold_unit)
+    if rate is None and {measure(unit), measure(gold_unit)} == {KNOWN["degree"], KNOWN["radian"]}:
+        return _angles_differ(wanted, given, given_in_degrees=measure(unit) == KNOWN["degree"])
     if rate is None:
         return f"the unit is {unit}, not {gold_unit}"
     if wanted.kind == "base" and given.kind == "number":
@@ -181,11 +208,17 @@ def _why_different(wanted: Node, gold_unit: str, given: Node, unit: str, percent
     reason = _not_final(given, wanted)
     if reason is not None:
         return reason
-    if percent_asked:
-        wanted, given = (node.args[0] if node.kind == "%" else node for node in (wanted, given))
+    if percent_asked and equal(*(node.args[0] if node.kind == "%" else node for node in (wanted, given))):
+        return None
     if rate != 1:
         given = operation("*", given, number(rate))
     return None if equal(wanted, given) else f"{_shown(given)} is not {_shown(wanted)}"
+
+
+def _angles_differ(wanted: Node, given: Node, *, given_in_degrees: bool) -> str | None:
+    degrees, radians = (given, wanted) if given_in_degrees else (wanted, given)
+    same = is_expression(degrees) and is_expression(radians) and equal(operation("degree", degrees), radians)
+    return None if same else "another angle"
 
 
 def _not_final(given: Node, wanted: Node) -> str | None:
@@ -284,7 +317,7 @@ def _distinct(items: Sequence[Node]) -> list[Node]:
 
 
 def _same_real_set(a: Node, b: Node) -> bool:
-    if a.kind == b.kind == "relation" and variable_of(a) != variable_of(b):
+    if variables(a) and variables(b) and variables(a) != variables(b):
         return False
     left, right = real_set(a), real_set(b)
     if left is None or right is None:
@@ -309,18 +342,33 @@ def _same_inequality(a: Node, b: Node) -> bool:
 
 
 def _same_equation(a: Node, b: Node) -> bool:
-    """Left minus right are multiples of each other: ``y = 2x + 3`` and ``2x - y + 3 = 0``."""
+    """Side by side equal, or left minus right multiples of each other: ``y = 2x + 3`` and ``2x - y + 3 = 0``.
+
+    Where one is ``x = constant``, so must be the other: an equation that has this solution is the question, not the answer.
+    """
     if a.name != b.name or a.name != "=":
         return a.name == b.name and _same_items(a.args, b.args, ordered=True)
+    solved = [_is_definition(node) and not variables(node.args[1]) for node in (a, b)]
+    if any(solved):
+        return all(solved) and a.args[0] == b.args[0] and equal(a.args[1], b.args[1])
     try:
-        return proportional(*(exact(operation("+", node.args[0], operation("neg", node.args[1]))) for node in (a, b)))
+        if proportional(*(exact(operation("+", node.args[0], operation("neg", node.args[1]))) for node in (a, b))):
+            return True
     except Undecided:
-        pairs = (b.args, b.args[::-1])
-        return any(all(_same_value(x, y) for x, y in zip(a.args, pair, strict=True)) for pair in pairs)
+        pass
+    pairs = (b.args, b.args[::-1])
+    return any(
+        all(is_expression(x) and is_expression(y) and _equal_or_open(x, y) for x, y in zip(a.args, pair, strict=True)) for pair in pairs
+    )
+
+
+def _equal_or_open(a: Node, b: Node) -> bool:
+    try:
+        return _same_value(a, b)
+    except Undecided:
+        return False
 
 
 def _shown(node: Node) -> str:
     found = vote_of(node)
     return found if found is not None and len(found) < 60 else f"this {node.kind}"
-
-

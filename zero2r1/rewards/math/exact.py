@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 from math import isqrt, prod
 
 from zero2r1.rewards.math.tree import Node
@@ -18,7 +19,8 @@ Monomial = tuple[tuple[str, int], ...]
 """((atom, exponent), ...), sorted by atom."""
 Polynomial = Mapping[Monomial, Fraction]
 
-MAX_TERMS, MAX_POWER, MAX_BITS, MAX_FACTORIAL, MAX_FACTORED = 600, 64, 20_000, 300, 10**10
+MAX_TERMS, MAX_POWER, MAX_BITS, MAX_FACTORIAL, MAX_FACTORED = 400, 64, 20_000, 300, 10**10
+MAX_SHOWN_BITS = 4000
 
 
 class Undecided(ValueError):
@@ -97,7 +99,7 @@ def settled(polynomial: Polynomial) -> bool:
 
 def canonical(value: Exact) -> str | None:
     """One text for all ways to write a value with a rational denominator; ``None`` for others."""
-    if set(value.bottom) != {()}:
+    if set(value.bottom) != {()} or any(c.numerator.bit_length() + c.denominator.bit_length() > MAX_SHOWN_BITS for c in value.top.values()):
         return None
     scale = value.bottom[()]
     terms = sorted((monomial, coefficient / scale) for monomial, coefficient in value.top.items())
@@ -227,10 +229,20 @@ def _power(node: Node) -> Exact:
         return _constant(rational ** int(k))
     if abs(k) > MAX_POWER:
         raise Undecided("a power too high")
-    top, bottom = ONE, ONE
-    for _ in range(abs(int(k))):
-        top, bottom = _product(top, base.top), _product(bottom, base.bottom)
+    top, bottom = _repeated(base.top, abs(int(k))), _repeated(base.bottom, abs(int(k)))
     return _tidy(Exact(top=top, bottom=bottom) if k > 0 else Exact(top=bottom, bottom=top))
+
+
+def _repeated(factor: Polynomial, times: int) -> Polynomial:
+    """The power by squaring."""
+    result: Polynomial = ONE
+    while times:
+        if times % 2:
+            result = _product(result, factor)
+        times //= 2
+        if times:
+            factor = _product(factor, factor)
+    return result
 
 
 def _root(node: Node, base: Exact, k: Fraction) -> Exact:
@@ -284,6 +296,7 @@ def _integer_root(value: int, order: int) -> int:
     return low
 
 
+@lru_cache(maxsize=4096)
 def _factors(value: int) -> dict[int, int]:
     found: dict[int, int] = {}
     divisor = 2
@@ -337,7 +350,7 @@ def _degrees(node: Node) -> Exact:
 
 def _opaque(node: Node) -> Exact:
     """An atom named after the exact values of its arguments, so that sin(2x) and sin(x + x) are the same letter."""
-    if not node.args or node.kind in ("tuple", "set", "list", "matrix", "row", "union", "relation", "base", "ratio", "unit", "pm", "mp"):
+    if not node.args or node.kind in ("tuple", "set", "list", "matrix", "row", "union", "both", "relation", "base", "ratio", "pm", "mp"):
         raise Undecided(f"{node.kind} is no value")
     parts = [canonical(exact(arg)) if arg.kind != "symbol" else arg.name for arg in node.args]
     if any(part is None for part in parts):

@@ -9,10 +9,17 @@ References with variables ask for no form: any equal expression will do.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import isqrt
 
 from zero2r1.rewards.math.tree import FUNCTIONS, Node, variables
 
-_APPLIED = ("^", "!", "choose", "abs", "floor", "ceil")
+_APPLIED = ("^", "!", "choose", "abs", "floor", "ceil", "max", "min", "gcd", "lcm")
+_FAMILIES = {
+    name: family
+    for family in ("sin cos tan cot sec csc", "arcsin arccos arctan", "sinh cosh tanh", "ln log lg exp")
+    for name in family.split()
+}
+"""Functions that are written for one another: a logarithm in the reference allows one in the answer."""
 
 
 def is_plain(node: Node) -> bool:
@@ -45,7 +52,9 @@ def _whole(node: Node) -> bool:
 
 
 def _reduces(node: Node) -> bool:
-    return (node.args[0] if node.kind == "neg" else node).kind == "/"
+    while node.kind in ("neg", "%"):
+        node = node.args[0]
+    return node.kind == "/"
 
 
 def _is_integer(node: Node) -> bool:
@@ -78,7 +87,19 @@ def _open_operations(node: Node) -> set[str]:
         quotient = part.kind == "/" and rational == 2 and not _is_fraction(part)
         if sums or applied or quotient:
             found.add(part.kind)
+        elif part.kind in _FAMILIES:
+            found.add(_FAMILIES[part.kind])
+        elif part.kind == "sqrt" and _is_rational(part.args[0]) and _has_rational_root(part.args[0]):
+            found.add("sqrt")
     return found - ({"^"} if _roots_only(node) else set())
+
+
+def _has_rational_root(node: Node) -> bool:
+    node = node.args[0] if node.kind == "neg" else node
+    parts = [arg.value for arg in node.args] if node.kind == "/" else [node.value]
+    return all(value is not None and isqrt(abs(value.numerator)) ** 2 == abs(value.numerator) for value in parts) and all(
+        value is not None and isqrt(value.denominator) ** 2 == value.denominator for value in parts
+    )
 
 
 def _outside_functions(node: Node) -> Iterator[Node]:

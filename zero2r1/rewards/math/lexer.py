@@ -49,6 +49,8 @@ _COMMAND_NAMES = {
     "\\bullet": "*",
     "\\colon": ":", "\\langle": "(", "\\rangle": ")", "\\degree": "\\circ", "\\lparen": "(", "\\rparen": ")", "\\dbinom": "\\binom",
     "\\tbinom": "\\binom", "\\imath": "i", "\\mathrm": "", "\\varphi": "\\phi", "\\varepsilon": "\\epsilon", "\\asin": "\\arcsin",
+    "\\lor": "or", "\\vee": "or",
+    "\\land": "and", "\\wedge": "and",
 }  # fmt: skip
 _WORDS = {
     "pi": "\\pi", "inf": "\\infty", "infty": "\\infty", "infinity": "\\infty", "oo": "\\infty", "union": "\\cup", "cup": "\\cup",

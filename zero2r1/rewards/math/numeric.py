@@ -6,7 +6,7 @@ all digits at 50 and again at 100. A true difference does not shrink when digits
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -21,10 +21,15 @@ SPARE_DIGITS = 15
 MAX_LITERAL_DIGITS = 300
 """Precision grows with the digits of the literals, so that no difference hides below it; beyond this nothing is decided."""
 MAX_EXPONENT = 20_000
+MIN_TERM_DIGITS = 20
+"""A summand this many digits above the tolerance is seen; one below it leaves the comparison undecided."""
 POINTS: tuple[Fraction, ...] = tuple(
     Fraction(a, b) for a, b in ((271, 97), (-355, 226), (83, 131), (-41, 29), (1009, 211), (17, 401), (-7, 311), (617, 73))
 )
+FAR_POINTS = tuple(Fraction(k) for k in (1, 2, 3, 5, 8, 4, 7, 12, 37, 150, 1003, -1, -2, -9, -37, -150, -1003, 10**6 + 3, -(10**6) - 3))
+"""Whole numbers, and numbers far out: where floors jump and absolute values turn."""
 WANTED_POINTS = 3
+MAX_TURNS = 4
 
 
 def equal_by_value(left: Node, right: Node) -> bool:
@@ -40,15 +45,31 @@ def equal_by_value(left: Node, right: Node) -> bool:
     if not names:
         return _agree(left, right, {}, digits, real=False) is True
     agreed = 0
-    for shift in range(len(POINTS)):
-        point = {name: POINTS[(shift + 3 * k) % len(POINTS)] + k for k, name in enumerate(names)}
-        found = _agree(left, right, point, digits, real=True)
+    for number, point in enumerate(_points(left, right, names)):
+        try:
+            found = _agree(left, right, point, digits, real=True)
+        except Undecided:
+            if number < len(POINTS):
+                raise
+            continue  # far out, powers may be too large
         if found is False:
             return False
         agreed += found is True
     if agreed < WANTED_POINTS:
         raise Undecided("too few points at which both sides are real")
     return True
+
+
+def _points(left: Node, right: Node, names: Sequence[str]) -> Iterator[dict[str, Fraction]]:
+    """Values of the unknowns: ordinary fractions first, then whole numbers, then both sides of every constant that occurs."""
+    for shift in range(len(POINTS)):
+        yield {name: POINTS[(shift + 3 * k) % len(POINTS)] + k for k, name in enumerate(names)}
+    literals = {part.value for node in (left, right) for part in node.walk() if part.kind == "number" and part.value is not None}
+    turns = sorted(literals, key=abs)[:MAX_TURNS]
+    near = [sign * value + step for value in turns for sign in (1, -1) for step in (Fraction(1, 3), Fraction(-1, 3))]
+    row = [*FAR_POINTS, *near]
+    for shift in range(len(row)):
+        yield {name: row[(shift + 2 * k) % len(row)] for k, name in enumerate(names)}
 
 
 def approximate(node: Node) -> float:
@@ -106,7 +127,7 @@ def _own_digits(part: Node) -> int:
         size = exact(part.args[-1]).rational
     except (Undecided, Undefined):
         return 0
-    return 0 if size is None else int(abs(size)) * (_literal_digits(part.args[0]) if part.kind == "^" else 3)
+    return 0 if size is None else int(abs(size)) * (max(1, _literal_digits(part.args[0])) if part.kind == "^" else 3)
 
 
 def _value(node: Node, point: Mapping[str, Fraction]) -> Any:
@@ -175,19 +196,30 @@ def _whole(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 
 def _factorial(x: Any) -> Any:
-    if x != mpmath.nint(x) or not 0 <= x <= 300:
-        raise Undecided("a factorial of anything but a small whole number")
+    if x != mpmath.nint(x) or x < 0:
+        raise ZeroDivisionError  # no value here
+    if x > 300:
+        raise Undecided("a factorial of too large a number")
     return mpmath.factorial(x)
 
 
 def _sum(*terms: Any) -> Any:
+    sizes = [abs(term) for term in terms if term]
+    if sizes and min(sizes) < max(sizes) * mpmath.mpf(10) ** -(mpmath.mp.dps - MIN_TERM_DIGITS):
+        raise Undecided("a term too small beside another to be seen")
     return mpmath.fsum(terms)
+
+
+def _binomial(n: Any, k: Any) -> Any:
+    if max(abs(n), abs(k)) > MAX_EXPONENT:
+        raise Undecided("a binomial of too large a number")
+    return mpmath.binomial(n, k)
 
 
 _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "+": _sum, "*": lambda *factors: mpmath.fprod(factors), "/": lambda a, b: a / b, "neg": lambda a: -a, "^": _raise_to,
     "sqrt": mpmath.sqrt, "%": lambda a: a / 100, "degree": lambda a: a * mpmath.pi / 180, "abs": abs, "floor": _whole(mpmath.floor),
-    "ceil": _whole(mpmath.ceil), "!": _factorial, "choose": lambda n, k: mpmath.binomial(n, k), "exp": _exponential, "ln": mpmath.log,
+    "ceil": _whole(mpmath.ceil), "!": _factorial, "choose": _binomial, "exp": _exponential, "ln": mpmath.log,
     "log": _logarithm, "lg": _logarithm, "max": max, "min": min,
     "sin": _trigonometric(mpmath.sin), "cos": _trigonometric(mpmath.cos), "tan": _trigonometric(mpmath.tan),
     "cot": _trigonometric(mpmath.cot), "sec": _trigonometric(mpmath.sec), "csc": _trigonometric(mpmath.csc),

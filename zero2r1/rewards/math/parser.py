@@ -20,13 +20,14 @@ from zero2r1.rewards.math.tree import FUNCTIONS, Node, Unreadable, number, opera
 
 RELATIONS = {"=": "=", "<": "<", ">": ">", "\\le": "<=", "\\ge": ">=", "\\ne": "!=", "\\in": "in"}
 _MIRRORED = {")": "(", "]": "["}
-_NAMED_FUNCTIONS = frozenset("fghFGPpq")
+_NAMED_FUNCTIONS = frozenset("fgFG")
 _GREEK = frozenset(
     (
         "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi rho sigma tau phi chi psi omega Gamma Delta Theta "
         "Lambda Xi Sigma Phi Psi Omega ell"
     ).split()
 )
+_MINUS_ONE = operation("neg", number(1))
 _END = Token(kind="", text="")
 
 
@@ -71,16 +72,17 @@ class _Parser:
             raise Unreadable(f"{' or '.join(kinds)} is missing" + (f" before {self.token.text!r}" if self.token.kind else " at the end"))
         return taken
 
-    def items(self) -> Node:
+    def items(self, *, words: bool = True) -> Node:
+        """A list; ``and`` and ``or`` join its items outside round and square brackets only."""
         found, joined = [self.relation()], set()
-        while (by := self.take(",", ";", "and", "or")) is not None:
-            extra = self.take("and", "or") if by.kind in ",;" else None
+        while (by := self.take(",", ";", *(("and", "or") if words else ()))) is not None:
+            extra = self.take("and", "or") if words and by.kind in ",;" else None
             joined.add((extra or by).kind)
             found.append(self.relation())
         if len(found) == 1:
             return found[0]
-        if "or" in joined and all(node.kind == "relation" for node in found):
-            return operation("union", *found)
+        if joined in ({"or"}, {"and"}) and all(node.kind == "relation" and node.name != "=" for node in found):
+            return operation("union" if "or" in joined else "both", *found)
         return operation("list", *found)
 
     def relation(self) -> Node:
@@ -131,7 +133,7 @@ class _Parser:
     def _starts_factor(self) -> bool:
         kind = self.token.kind
         if kind == "number":  # 3 4 is no product; 3 1/2 and 3\frac12 are read in primary
-            return self.at > 0 and self.tokens[self.at - 1].kind in (")", "]") and not self.token.spaced
+            return self.at > 0 and self.tokens[self.at - 1].kind in (")", "]", "}", "!") and not self.token.spaced
         if kind == "|":
             return self.bars == 0
         named = kind.startswith("\\") and (kind[1:] in FUNCTIONS or kind[1:] in _GREEK)
@@ -180,13 +182,11 @@ class _Parser:
     def group(self) -> Node:
         """The content of ``{...}``, or a single digit or letter, as LaTeX takes arguments."""
         if self.take("{"):
-            inner = self.items()
-            self.need("}")
-            return inner
+            return self._braces()
         if self.token.kind == "number" and len(self.token.text) > 1:
             first, rest = self.token.text[0], self.token.text[1:]
             self.tokens[self.at] = Token(kind="number", text=rest)
-            return number(int(first)) if first.isdigit() else _raise(f"{first!r} is no argument")
+            return number(int(first)) if first.isdigit() and rest.isdigit() else _raise(f"{self.token.text!r} is no argument")
         return self.primary()
 
     def primary(self) -> Node:
@@ -230,19 +230,19 @@ class _Parser:
     def _mixed(self, whole: int) -> Node | None:
         """``3 1/2`` and ``3\\frac{1}{2}``: what school books mean by it, not a product."""
         a, slash, b = self.token, self.peek(), self.peek(2)
-        if a.kind == b.kind == "number" and slash.kind == "/" and a.spaced and a.text.isdigit() and b.text.isdigit() and int(b.text):
+        if a.kind == b.kind == "number" and slash.kind == "/" and a.spaced and a.text.isdigit() and b.text.isdigit():
+            if not (whole and 0 < int(a.text) < int(b.text)):
+                raise Unreadable("a mixed number that is not carried out")
             self.at += 3
             return number(whole + Fraction(int(a.text), int(b.text)), "mixed")
-        if a.kind == "\\frac":
-            before = self.at
-            self.at += 1
-            fraction = self._fraction()
-            if all(part.kind == "number" and part.value is not None and part.value.denominator == 1 for part in fraction.args):
-                top, bottom = (part.value for part in fraction.args)
-                if top is not None and bottom:
-                    return number(whole + top / bottom, "mixed")
-            self.at = before
-        return None
+        if a.kind != "\\frac":
+            return None
+        self.at += 1
+        fraction = self._fraction()
+        top, bottom = (part.value if part.kind == "number" else None for part in fraction.args)
+        if top is not None and bottom is not None and top.denominator == bottom.denominator == 1 and whole and 0 < top < bottom:
+            return number(whole + top / bottom, "mixed")
+        return operation("*", number(whole), fraction)
 
     def _symbol(self) -> Node:
         name = self.tokens[self.at - 1].text
@@ -263,7 +263,7 @@ class _Parser:
     def _bracket(self, opened: str) -> Node:
         if self.token.kind in (")", "]"):
             raise Unreadable("an empty bracket")
-        inner = self.items()
+        inner = self.items(words=False)
         closed = self.need(")", "]").kind
         if inner.kind != "list":
             if _MIRRORED[closed] != opened:
@@ -273,6 +273,9 @@ class _Parser:
 
     def _braces(self) -> Node:
         inner = self.items()
+        by = self.take("\\over", "\\choose")
+        if by is not None:
+            inner = operation("/" if by.kind == "\\over" else "choose", inner, self.items())
         self.need("}")
         return inner
 
@@ -315,9 +318,11 @@ class _Parser:
             return self._root()
         base = self.group() if name == "log" and self.take("_") else None
         power = self._exponent() if self.take("^") else None
+        if power == _MINUS_ONE and f"arc{name}" in FUNCTIONS:
+            name, power = f"arc{name}", None
         if self.token.kind == "(":
             self.at += 1
-            inner = self.items()
+            inner = self.items(words=False)
             self.need(")")
             args = inner.args if inner.kind == "list" else (inner,)
         else:

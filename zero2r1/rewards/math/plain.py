@@ -60,7 +60,7 @@ def _read_mixed(text: str) -> tuple[Fraction, str] | None:
     if match is None:
         return None
     top, bottom = int(match[3] or match[5] or match[6]), int(match[4] or match[7] or match[8])
-    return None if bottom == 0 else (_signed(match[1], int(match[2]) + Fraction(top, bottom)), "mixed")
+    return (_signed(match[1], int(match[2]) + Fraction(top, bottom)), "mixed") if int(match[2]) and 0 < top < bottom else None
 
 
 def _read_scientific(text: str) -> tuple[Fraction, str] | None:

@@ -33,12 +33,14 @@ def real_set(node: Node) -> list[Piece] | None:
         Undecided: an end that is not real.
     """
     pieces = _pieces(node)
-    return None if pieces is None else sorted(pieces, key=lambda piece: (approximate(piece.low), approximate(piece.high)))
+    if pieces is None or len(variables(node)) > 1:
+        return None
+    return _joined(sorted(pieces, key=lambda piece: (approximate(piece.low), approximate(piece.high))))
 
 
 def looks_like_a_real_set(node: Node) -> bool:
     """Whether a node can be nothing but a set of reals: an inequality, a union, unequal brackets or an infinite end."""
-    if node.kind == "union":
+    if node.kind in ("union", "both"):
         return True
     if node.kind == "relation":
         return node.name == "in" or any(name in node.name.split() for name in ("<", ">", "<=", ">="))
@@ -47,12 +49,31 @@ def looks_like_a_real_set(node: Node) -> bool:
     return node.name in ("(]", "[)") or any(part.kind == "symbol" and part.name == "infinity" for part in node.walk())
 
 
-def variable_of(node: Node) -> set[str]:
-    """The unknowns an inequality is about; none for an interval."""
-    return variables(node)
+def _joined(pieces: list[Piece]) -> list[Piece]:
+    """Pieces that touch in a point that one of them holds become one."""
+    found: list[Piece] = []
+    for piece in pieces:
+        last = found[-1] if found else None
+        if last is not None and last.high == piece.low and (last.high_closed or piece.low_closed):
+            found[-1] = Piece(low=last.low, high=piece.high, low_closed=last.low_closed, high_closed=piece.high_closed)
+        else:
+            found.append(piece)
+    return found
+
+
+def _overlap(parts: list[list[Piece] | None]) -> list[Piece] | None:
+    """What single pieces have in common: ``x > 1 and x \\le 3``."""
+    pieces = [part[0] for part in parts if part is not None and len(part) == 1]
+    if len(pieces) != len(parts):
+        return None
+    low = max(pieces, key=lambda piece: (approximate(piece.low), not piece.low_closed))
+    high = min(pieces, key=lambda piece: (approximate(piece.high), piece.high_closed))
+    return [Piece(low=low.low, high=high.high, low_closed=low.low_closed, high_closed=high.high_closed)]
 
 
 def _pieces(node: Node) -> list[Piece] | None:
+    if node.kind == "both":
+        return _overlap([_pieces(part) for part in node.args])
     if node.kind == "union":
         parts = [_pieces(part) for part in node.args]
         return [piece for part in parts for piece in part] if all(part is not None for part in parts) else None  # type: ignore[union-attr]

@@ -3,9 +3,8 @@
 One node type serves all, told apart by ``kind``:
 
 ``number`` (value) · ``symbol`` (name) · ``+ * / ^ neg ! % degree sqrt pm mp abs floor ceil choose apply`` and functions such as
-``sin`` (args) · ``tuple`` (name = its two brackets) · ``set list matrix row union`` (args) · ``relation`` (name = the operators
-between args, joined by a space) · ``base`` (name = digits, args = the base) · ``ratio`` (args) · ``text`` (name) · ``unit`` (args =
-the quantity, name = what stands behind it).
+``sin`` (args) · ``tuple`` (name = its two brackets) · ``set list matrix row union both`` (args) · ``relation`` (name = the operators
+between args, joined by a space) · ``base`` (name = digits, args = the base) · ``ratio`` (args).
 """
 
 from __future__ import annotations
@@ -61,5 +60,5 @@ def variables(node: Node) -> set[str]:
 
 def is_expression(node: Node) -> bool:
     """Whether a node has a value, and is no set, list, relation or text."""
-    structures = {"tuple", "set", "list", "matrix", "row", "union", "relation", "base", "ratio", "text", "unit", "empty"}
+    structures = {"tuple", "set", "list", "matrix", "row", "union", "both", "relation", "base", "ratio"}
     return not any(part.kind in structures for part in node.walk())

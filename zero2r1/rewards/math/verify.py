@@ -20,7 +20,13 @@ from zero2r1.rewards.verdict import Verdict
 SHOWN = 200
 MAX_ANSWER = 2000
 """An answer of more characters is none; far above any reference, far below what would cost time to clean."""
-_PERCENT = re.compile(r"\bper\s?cent(?:age)?\b|%|百分|퍼센트|프로", re.IGNORECASE)
+_PERCENT = re.compile(
+    r"\b(?:what|which|how many|find|calculate|determine|compute|express|give)\b[^.?!]{0,80}?"
+    r"(?:\bper\s?cent(?:age)?\b|(?<![\d\\])(?<!\d )(?<!\d\\)%)|"
+    r"百分之几|百分比|百分率|百分数|몇\s*(?:%|퍼센트|프로)|백분율",
+    re.IGNORECASE,
+)
+"""A question that asks for a percentage, and not one that only mentions one."""
 _DECIMAL_COMMA = frozenset(["de", "fr", "es", "it", "pt", "ru", "pl", "nl", "sv", "tr", "id", "vi", "el"])
 _COMMA = re.compile(r"[-+]?\d+,\d+")
 _GROUPS = re.compile(r"[-+]?[1-9]\d{0,2}(?:,\d{3})+")
@@ -32,8 +38,9 @@ def verify_math(text: str, columns: Mapping[str, Any], *, wall: Wall | None = No
     ``columns["language"]`` decides whether ``3,5`` is a decimal, and a question in ``columns["prompts"]`` (or ``prompt``,
     ``question``) that asks for a percentage makes 18 and 18 % the same answer.
     """
-    gold = reference_answer(str(columns.get("answer") if columns.get("answer") is not None else ""))
-    answer = _localised(text.strip(), str(columns.get("language") or ""))
+    language = str(columns.get("language") or "")
+    gold = _localised(reference_answer(str(columns.get("answer") if columns.get("answer") is not None else "")), language)
+    answer = _localised(text.strip(), language)
     shown = answer[:SHOWN] or None
     if not gold or len(gold) > MAX_ANSWER:
         why = "the reference is empty" if not gold else "the reference is too long to be an answer"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +22,8 @@ class EncodedPrompt:
     forced_ids: tuple[int, ...] = ()
 
 
+GRADED_AT_ONCE = 8
+"""Groups that may be graded at a time: one with a stuck sample holds up none of the others."""
 EncodePrompt = Callable[[Problem], EncodedPrompt]
 
 
@@ -45,13 +48,13 @@ def sample_groups(
     group_size: int,
     seed: int,
 ) -> tuple[list[RolloutGroup], float]:
-    """Sample ``group_size`` outputs of every problem and grade each group as soon as it is complete.
+    """Sample ``group_size`` outputs of every problem and grade each group as soon as it is complete, beside the sampling.
 
     Args:
         seed: of this rollout; sample j of problem i draws from ``derive_seed(seed, i, j)``.
 
     Returns:
-        The groups in the order of ``problems``, and the seconds spent grading.
+        The groups in the order of ``problems``, and the seconds spent waiting for grades when all was sampled.
     """
     requests = [
         Request(
@@ -64,18 +67,23 @@ def sample_groups(
         for i, problem in enumerate(problems)
     ]
     waiting: list[dict[int, Completion]] = [{} for _ in requests]
-    groups: dict[int, RolloutGroup] = {}
-    grading = 0.0
+    groups: dict[int, Future[RolloutGroup]] = {}
     engine.submit(requests)
-    for finished in engine.stream():
-        i = finished.request_id
-        waiting[i][finished.index] = finished.completion
-        if len(waiting[i]) == group_size:
-            began = time.monotonic()
-            groups[i] = _grade(problems[i], requests[i], [waiting[i][j] for j in range(group_size)], grader)
-            grading += time.monotonic() - began
-    assert len(groups) == len(problems), "the engine lost a group"
-    return [groups[i] for i in range(len(problems))], grading
+    with ThreadPoolExecutor(GRADED_AT_ONCE, thread_name_prefix="grade") as pool:
+        for finished in engine.stream():
+            i = finished.request_id
+            waiting[i][finished.index] = finished.completion
+            if len(waiting[i]) < group_size:
+                continue
+            completions = [waiting[i][j] for j in range(group_size)]
+            groups[i] = pool.submit(_grade, problems[i], requests[i], completions, grader)
+            for group in groups.values():
+                if group.done():
+                    group.result()  # a reward that is broken ends the step now, not when all is sampled
+        assert len(groups) == len(problems), "the engine lost a group"
+        began = time.monotonic()
+        graded = [groups[i].result() for i in range(len(problems))]
+    return graded, time.monotonic() - began
 
 
 def _grade(problem: Problem, request: Request, completions: list[Completion], grader: Grader) -> RolloutGroup:

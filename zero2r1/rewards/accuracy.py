@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from zero2r1.rewards.choice import verify_choice
+from zero2r1.rewards.combine import concurrent
 from zero2r1.rewards.completions import finish_reasons, starts_inside_thinking, text_of
 from zero2r1.rewards.extraction import answers_of
 from zero2r1.rewards.math.verify import verify_math
@@ -50,7 +51,7 @@ def accuracy_reward(verifiers: Mapping[str, Verifier] = VERIFIERS, *, think_open
         log_extra("why", [verdict.why for verdict in verdicts])
         return [None if verdict.correct is None else float(verdict.correct) for verdict in verdicts]
 
-    return accuracy
+    return concurrent(accuracy)
 
 
 def _verdict(answers: tuple[str, ...], finish_reason: str, verifier: Verifier, row: Mapping[str, Any]) -> Verdict:

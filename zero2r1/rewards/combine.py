@@ -11,8 +11,10 @@ import inspect
 import json
 import math
 import tempfile
+import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -37,6 +39,12 @@ def _saved(fault: str, columns: Mapping[str, Any]) -> str:
     return f"(The case is saved: {file.name})"
 
 
+def concurrent(function: RewardFn) -> RewardFn:
+    """Mark a reward function as one that several threads may call at once, because it waits for something or keeps no state."""
+    vars(function)["concurrent"] = True
+    return function
+
+
 def make_grader(functions: Mapping[str, RewardFn], weights: Mapping[str, float], *, required: Collection[str] = ()) -> Grader:
     """A grader that sums ``weights[name] * functions[name]`` over the functions that apply.
 
@@ -47,6 +55,8 @@ def make_grader(functions: Mapping[str, RewardFn], weights: Mapping[str, float],
     one's is ``details["why"]``, the other's ``details["why/format"]`` with its own name. The ``required`` functions come first,
     then the order of ``functions``; ``details["gold"]`` is always the problem's reference.
 
+    Several threads may grade at once. A function is called by one of them at a time, unless it is marked (:func:`concurrent`).
+
     Raises:
         ValueError: functions and weights name different things, or a weight is not finite.
     """
@@ -55,9 +65,14 @@ def make_grader(functions: Mapping[str, RewardFn], weights: Mapping[str, float],
     if not all(math.isfinite(weight) for weight in weights.values()):
         raise ValueError(f"reward weights must be finite: {dict(weights)}")
 
+    turns = {name: nullcontext() if getattr(function, "concurrent", False) else threading.Lock() for name, function in functions.items()}
+
     def grade(problems: Sequence[Problem], completions: Sequence[Completion]) -> list[Reward]:
         columns = _columns(problems, completions)
-        parts = {name: _call(name, function, columns) for name, function in functions.items()}
+        parts = {}
+        for name, function in functions.items():
+            with turns[name]:
+                parts[name] = _call(name, function, columns)
         details = _details(problems, {name: parts[name] for name in sorted(parts, key=lambda name: name not in required)})
         rewards = [_sum({name: part.values[i] for name, part in parts.items()}, weights, details[i]) for i in range(len(completions))]
         return [replace(r, value=None) if any(r.components[name] is None for name in required) else r for r in rewards]

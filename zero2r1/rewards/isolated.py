@@ -34,6 +34,9 @@ class IsolatedReward:
     workers of its own.
     """
 
+    concurrent = True
+    """See :func:`~zero2r1.rewards.combine.concurrent`."""
+
     def __init__(
         self,
         function: str,

@@ -22,6 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+from zero2r1.rewards.combine import concurrent
 from zero2r1.rewards.completions import finish_reasons, starts_inside_thinking, text_of
 from zero2r1.template import parse_response, visible_part
 from zero2r1.types import RewardFn
@@ -187,7 +188,7 @@ def judge_reward(complete: Complete, *, attempts: int = 3, workers: int = 8, thi
             log_extra(column, [getattr(grade, column) for grade in grades])
         return [grade.value for grade in grades]
 
-    return judged
+    return concurrent(judged)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

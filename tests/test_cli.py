@@ -193,13 +193,13 @@ def test_a_model_that_was_not_fetched_yet_names_the_command(run, monkeypatch):
 def test_score_grades_a_file_and_check_data_lists_what_cannot_be_graded(run, tmp_path):
     rows = tmp_path / "rows.jsonl"
     rows.write_text('{"completion": "\\\\boxed{7}", "answer": "7"}\n{"completion": "\\\\boxed{8}", "answer": "7"}\n')
-    status, out, _ = run("score", rows, "--reward", "math", "--json")
+    status, out, _ = run("score", str(rows), "--reward", "math", "--json")
     assert status == 0 and json.loads(out) == {"rows": 2, "mean": 0.5, "parts": {"math": 0.5}, "ungraded": 0}
-    status, _, err = run("score", rows, "--reward", "maths")
+    status, _, err = run("score", str(rows), "--reward", "maths")
     assert status == 2 and "did you mean math" in err
     data = tmp_path / "data.jsonl"
     data.write_text('{"question": "a", "answer": "7"}\n{"question": "b", "answer": "1/0"}\n')
-    status, out, _ = run("check", "data", data)
+    status, out, _ = run("check", "data", str(data))
     assert status == 1 and "1 of 2 references" in out and "'1/0'" in out
 
 

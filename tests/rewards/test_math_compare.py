@@ -20,8 +20,8 @@ from zero2r1.rewards.math.tree import Node, Unreadable, number, operation, symbo
 from zero2r1.rewards.math.units import conversion, split_unit
 from zero2r1.rewards.math.verify import verify_math
 
-FILES = ("math_triples.jsonl", "math_triples_unseen.jsonl")
-"""The first was written without the code at hand, the second to break it."""
+FILES = ("math_triples.jsonl", "math_triples_unseen.jsonl", "math_triples_measured.jsonl")
+"""The first and the last were written without the code at hand, the second to break it."""
 TRIPLES = [json.loads(line) for file in FILES for line in Path(__file__).with_name(file).read_text(encoding="utf-8").splitlines()]
 
 

@@ -31,7 +31,13 @@ _CHARACTERS = {
 _TRANSLATE = str.maketrans(_CHARACTERS)
 _ROOT = re.compile(r"([√∛])\s*(\d+(?:\.\d+)?|[a-zA-Z])")
 _AND = re.compile(r"(?<=[\d)}])\s*(?:和|与|및|와|과|그리고)\s*(?=[-\d(\\])")
-_OR = re.compile(r"(?<=[\d)}])\s*(?:或者?|또는|혹은)\s*(?=[-\d(\\])")
+_OR = re.compile(r"(?<=[\d)}])\s*(?:或者?|또는|혹은)\s*(?=[-\d(\\a-zA-Z])")
+_ALL_TEXT = re.compile(r"\\(?:text|mbox|mathrm|textrm|textbf)\s?\{\s?([-+]?\\?\$?\d[^{}]*)\}")
+_DIGITS_AS_TEXT = re.compile(r"\\(?:text|mathrm)\s?\{\s?([0-9A-Fa-f]{1,8})\s?\}(?=_)")
+_BASE_WORD = re.compile(r"_\s?\{?\s?\\(?:text|mathrm)\s?\{\s?([a-z]+)\s?\}\s?\}?")
+_BASES = {
+    "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10, "twelve": 12, "sixteen": 16,
+}  # fmt: skip
 _PERCENT_AS_TEXT = re.compile(r"\\(?:text|mathrm|mbox)\s?\{\s?\\?%\s?\}")
 _SIGN = re.compile(r"\{\s*([-+])\s*\}")
 _FIRST_IN_DOLLARS = re.compile(r"\$([^$]+)\$\s*([^$]+)")
@@ -74,6 +80,9 @@ def clean(text: str) -> str:
         if text == before:
             break
     text = text.replace(r"\dfrac", r"\frac").replace(r"\tfrac", r"\frac").replace(r"\cfrac", r"\frac")
+    whole = _ALL_TEXT.fullmatch(text)
+    text = _DIGITS_AS_TEXT.sub(lambda m: m[1], whole[1] if whole else text)
+    text = _BASE_WORD.sub(lambda m: f"_{{{_BASES.get(m[1], m[1])}}}", text)
     text = _PERCENT_AS_TEXT.sub("%", _OR.sub(" or ", _AND.sub(" and ", text)))
     text = _SIGN.sub(lambda m: m[1], text)
     text = _NUMBER_AS_TEXT.sub(lambda m: m[1], text)

@@ -26,7 +26,7 @@ MAX_ITEMS = 40
 _LETTER_DIGITS = re.compile(r"([0-9]*[A-Za-z][0-9A-Za-z]*)_\s?\{?\s?(\d{2})\s?\}?")
 _NAMED = re.compile(
     r"\s*((?:\\(?:overline|vec|hat|bar|text|mathrm|angle|triangle|overrightarrow)\s*\{?\s?[A-Za-z ]{1,20}\}?|\|?[A-Z]{1,3}\|?|"
-    r"[a-zA-Z]|"
+    r"\\frac\s?\{d[a-z]?\}\s?\{d[a-z]\}|d[a-z]/d[a-z]|[a-zA-Z]|"
     r"\\(?!in|le|ge|ne|lt|gt)[a-z]{2,8})(?:'|\^\{-1\}|_\{?\\?\w{1,6}\}?)*(?:\([A-Za-z|, ]{1,8}\))?)\s*=\s*([^=<>]+)",
     re.DOTALL,
 )

@@ -91,8 +91,24 @@ def _pieces(node: Node) -> list[Piece] | None:
     return None
 
 
+def _within(node: Node) -> list[Piece] | None:
+    """``|x| < c`` is one piece, ``|x| > c`` two."""
+    size, bound = node.args
+    if size.args[0].kind != "symbol" or variables(bound):
+        return None
+    below, closed = operation("neg", bound), node.name.endswith("=")
+    if node.name[0] == "<":
+        return [Piece(low=below, high=bound, low_closed=closed, high_closed=closed)]
+    return [
+        Piece(low=MINUS_INFINITY, high=below, low_closed=False, high_closed=closed),
+        Piece(low=bound, high=INFINITY, low_closed=closed, high_closed=False),
+    ]
+
+
 def _solved(node: Node) -> list[Piece] | None:
     names = node.name.split()
+    if len(names) == 1 and names[0] in ("<", ">", "<=", ">=") and node.args[0].kind == "abs":
+        return _within(node)
     if names == ["in"] and node.args[0].kind == "symbol":
         return _pieces(node.args[1])
     if any(name not in ("<", ">", "<=", ">=") for name in names) or len(names) > 2:

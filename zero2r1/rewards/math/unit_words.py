@@ -71,6 +71,7 @@ def _table() -> dict[str, Unit]:
 
 
 KNOWN = _table()
+KNOWN |= {f"{name} old": KNOWN[name] for name in ("day", "days", "week", "weeks", "month", "months", "year", "years")}
 GLUED = frozenset(name for name in KNOWN if len(name) > 1) | {"m", "g", "s", "h", "l"}
 """Units that may stand right behind a digit."""
 MULTIPLIERS = {
@@ -78,7 +79,10 @@ MULTIPLIERS = {
     "十": 10, "百": 100, "千": 1000, "万": 10**4, "亿": 10**8, "십": 10, "백": 100, "천": 1000, "만": 10**4, "억": 10**8,
 }  # fmt: skip
 PLURALS = frozenset(
-    ("people persons men women children feet teeth mice geese sheep fish deer dice pence bus classes glasses dresses boxes").split()
+    (
+        "people persons men women children feet teeth mice geese sheep fish deer dice pence bus classes glasses dresses boxes bacteria "
+        "data cacti fungi species series oxen"
+    ).split()
 )
 """Nouns that are plural without looking it, or in spite of how they end."""
 NOT_UNITS = frozenset(

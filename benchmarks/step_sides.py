@@ -19,10 +19,10 @@ def run_zero2r1(case: Case, folder: Path, batches: Sequence[Batch], dtype: str) 
     import torch
     from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
-    from zero2r1.grpo.config import ComputeSettings
     from zero2r1.models.attention import use_packed_attention
     from zero2r1.process import keep_freed_memory
     from zero2r1.rollout.torch_engine import TorchEngine
+    from zero2r1.training.config import ComputeSettings
     from zero2r1.training.optimizer import build_adamw
 
     keep_freed_memory()  # as the command does

@@ -13,12 +13,14 @@ from pathlib import Path
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from zero2r1.grpo.config import ComputeSettings, GrpoSettings, OptimizerSettings, RolloutSettings, TrainSettings
+from zero2r1.grpo.config import GrpoSettings, RolloutSettings, TrainSettings
 from zero2r1.grpo.sampling import EncodedPrompt
-from zero2r1.grpo.trainer import Environment, GrpoTrainer, Hooks
+from zero2r1.grpo.trainer import Environment, GrpoTrainer
 from zero2r1.models.attention import use_packed_attention
 from zero2r1.rollout.torch_engine import TorchEngine
 from zero2r1.run_dir import RunDir
+from zero2r1.training.config import ComputeSettings, OptimizerSettings
+from zero2r1.training.loop import Hooks
 from zero2r1.types import Completion, Grader, Problem, Reward
 
 EOS, WORDS, VOCABULARY = 0, 12, 16

@@ -329,7 +329,7 @@ def _threads(count: int | None) -> None:
 
 def _guarded(run: Any, work: Callable[[Callable[[], bool]], Any], resume: str) -> None:
     """Run a stage: the first Ctrl-C finishes the step, saves and stops; a second one ends at once."""
-    from zero2r1.grpo.trainer import Outcome, TrainingHalted
+    from zero2r1.training.loop import Outcome, TrainingHalted
 
     asked: list[int] = []
 

@@ -13,7 +13,7 @@ from zero2r1.grpo.advantages import ADVANTAGES
 from zero2r1.grpo.aggregation import AGGREGATIONS
 from zero2r1.grpo.config import GrpoSettings
 from zero2r1.grpo.loss import KL_ESTIMATORS, RATIOS
-from zero2r1.grpo.trainer import Hooks, Outcome, TrainingHalted
+from zero2r1.training.loop import Hooks, Outcome, TrainingHalted
 from zero2r1.types import Reward
 
 

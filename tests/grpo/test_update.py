@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from tests.tiny_models import random_samples, tiny_llama
-from zero2r1.grpo.config import ComputeSettings, GrpoSettings
+from zero2r1.grpo.config import GrpoSettings
 from zero2r1.grpo.update import FixedPack, fix_logprobs, policy_update
 from zero2r1.models.loading import checkpoint_activations
+from zero2r1.training.config import ComputeSettings
 from zero2r1.training.packing import pack
 
 CPU = torch.device("cpu")

@@ -8,6 +8,7 @@ from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
 from zero2r1.models.tokenizer import TextEncoder, load_tokenizer, word_tokenizer
+from zero2r1.template import COLD_START_TOKEN, parse_cold_start, write_cold_start
 
 TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 WORDS = ("user", "assistant", "what", "is", "3", "4", "7", "+", "=", ".")
@@ -109,3 +110,13 @@ def test_plain_prompts_begin_as_the_tokenizer_begins_every_text(tokenizer: PreTr
     eos = str(tokenizer.eos_token)
     with_bos.backend_tokenizer.post_processor = TemplateProcessing(single=f"{eos} $A", special_tokens=[(eos, tokenizer.eos_token_id)])
     assert TextEncoder(with_bos).encode_plain(*text) == (tokenizer.eos_token_id, *TextEncoder(tokenizer).encode(*text))
+
+
+def test_the_cold_start_format_survives_the_tokenizer():
+    tokenizer = word_tokenizer("3 + 4 = 7 it is".split(), [COLD_START_TOKEN])
+    text = write_cold_start("3 + 4 = 7", "it is 7")
+    ids = tokenizer.encode(text, add_special_tokens=False)
+    assert ids.count(tokenizer.convert_tokens_to_ids(COLD_START_TOKEN)) == 2
+    parsed = parse_cold_start(tokenizer.decode(ids, skip_special_tokens=False))
+    assert (parsed.thinking, parsed.answer, parsed.strict) == ("3 + 4 = 7", "it is 7", True)
+    assert TextEncoder(tokenizer).encode("", f"3 {COLD_START_TOKEN} 4", "").count(ids[0]) == 0  # a user cannot write it

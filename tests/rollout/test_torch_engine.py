@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from tests.tiny_models import tiny_llama, tiny_qwen
-from zero2r1.grpo.config import ComputeSettings
 from zero2r1.grpo.update import fix_logprobs
 from zero2r1.models.loading import load_policy, stop_token_ids
 from zero2r1.rollout.engine import Request, SamplingParams, generate
 from zero2r1.rollout.sampling import inverse_cdf, keep_top, sample_tokens
 from zero2r1.rollout.torch_engine import TorchEngine
+from zero2r1.training.config import ComputeSettings
 from zero2r1.types import TrainingSample
 
 PARAMS = SamplingParams(max_new_tokens=24, stop_token_ids=(1, 2))

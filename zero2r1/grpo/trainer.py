@@ -14,9 +14,8 @@ import copy
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from zero2r1.checkpoint import load_latest, load_optimizer_tensors, load_weights, optimizer_tensors, save_checkpoint
 from zero2r1.grpo.batches import ScoredGroup, cut_by_question, score_group, training_samples
@@ -27,6 +26,7 @@ from zero2r1.grpo.update import FixedPack, UpdateStats, fix_logprobs, policy_upd
 from zero2r1.models.loading import checkpoint_activations
 from zero2r1.rollout.engine import Engine, SamplingParams
 from zero2r1.seeds import derive_seed
+from zero2r1.training.loop import Hooks, Outcome, RunRecord, TrainingHalted
 from zero2r1.training.optimizer import build_adamw, learning_rate_factor
 from zero2r1.types import Completion, Grader, Problem
 
@@ -34,26 +34,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 Describe = Callable[[Problem, Completion], Description]
-
-
-class RunRecord(Protocol):
-    """What the trainer writes; :class:`zero2r1.run_dir.RunDir` is one."""
-
-    def append_metrics(self, row: Mapping[str, Any]) -> None: ...
-    def append_event(self, event: str, **details: Any) -> None: ...
-    def write_rollouts(self, step: int, rows: Sequence[Mapping[str, Any]]) -> None: ...
-    def truncate_after(self, step: int) -> None: ...
-
-
-class Outcome(Enum):
-    """Why training ended."""
-
-    DONE = "done"
-    STOPPED = "stopped"
-
-
-class TrainingHalted(ValueError):
-    """A guard stopped the run; the last checkpoint is intact."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,17 +45,6 @@ class Environment:
     grader: Grader
     stop_token_ids: tuple[int, ...]
     describe: Describe = lambda problem, completion: {}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Hooks:
-    """Where others look in. None of them can change what is computed."""
-
-    evaluate: Callable[[int], None] | None = None
-    """Called with the step, every ``evaluate_every`` steps."""
-    on_step: Callable[[Mapping[str, Any]], None] = lambda row: None
-    should_stop: Callable[[], bool] = lambda: False
-    """Polled between rollouts; true saves a checkpoint and returns."""
 
 
 class GrpoTrainer:

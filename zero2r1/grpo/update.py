@@ -5,20 +5,19 @@ Shapes: T completion tokens of one pack.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from zero2r1.grpo.config import ComputeSettings, GrpoSettings
+from zero2r1.grpo.config import GrpoSettings
 from zero2r1.grpo.loss import GrpoLoss, grpo_loss
-from zero2r1.models.packed_linear import onednn_linears
+from zero2r1.training.config import ComputeSettings
 from zero2r1.training.logprobs import completion_logprobs
 from zero2r1.training.packing import PackedBatch, pack, split_into_packs
+from zero2r1.training.step import clip_and_step, head_options, training_context
 from zero2r1.types import TrainingSample
 
 if TYPE_CHECKING:
@@ -32,20 +31,6 @@ class FixedPack:
     batch: PackedBatch
     old_logprobs: Tensor  # [T]
     ref_logprobs: Tensor | None  # [T]
-
-
-@contextmanager
-def training_context(model: PreTrainedModel, settings: ComputeSettings, device: torch.device) -> Iterator[None]:
-    """Around a training or scoring forward pass: bfloat16 products over float32 weights if asked for, the faster products on a CPU."""
-    half = settings.dtype == "bfloat16"
-    # Checkpointing computes layers again after this context has ended, and refuses if other operators run then.
-    onednn = settings.onednn == "all" and not half and not settings.gradient_checkpointing
-    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=half), onednn_linears(model, enabled=onednn):
-        yield
-
-
-def _head(settings: ComputeSettings) -> dict[str, bool]:
-    return {"float32_logits": settings.float32_logits, "onednn": settings.onednn == "all"}
 
 
 def fix_logprobs(
@@ -65,7 +50,7 @@ def fix_logprobs(
 
         def score(model: PreTrainedModel, batch: PackedBatch = batch) -> Tensor:
             with torch.no_grad(), training_context(model, settings, device):
-                return completion_logprobs(model, batch, temperature=temperature, **_head(settings))[0]
+                return completion_logprobs(model, batch, temperature=temperature, **head_options(settings))[0]
 
         old = score(policy) if recompute_old else batch.sampler_logprobs
         packs.append(FixedPack(batch=batch, old_logprobs=old, ref_logprobs=None if reference is None else score(reference)))
@@ -94,8 +79,7 @@ def policy_update(
     compute: ComputeSettings,
 ) -> UpdateStats:
     """Accumulate the gradient over the packs, clip its norm and step; leave everything untouched if it is not finite."""
-    parameters = [p for p in policy.parameters() if p.requires_grad]
-    device = parameters[0].device
+    device = next(policy.parameters()).device
     for optimizer in optimizers:
         optimizer.zero_grad(set_to_none=True)
     total = 0.0
@@ -103,7 +87,7 @@ def policy_update(
     for fixed in packs:
         batch = fixed.batch
         with training_context(policy, compute, device):
-            logprobs, entropy = completion_logprobs(policy, batch, temperature=temperature, with_entropy=True, **_head(compute))
+            logprobs, entropy = completion_logprobs(policy, batch, temperature=temperature, with_entropy=True, **head_options(compute))
         result = grpo_loss(
             logprobs,
             fixed.old_logprobs,
@@ -121,14 +105,8 @@ def policy_update(
         total += result.loss.item()
         assert entropy is not None
         tally.add(result, batch, logprobs.detach(), entropy)
-    grad_norm = float(torch.nn.utils.clip_grad_norm_(parameters, max_grad_norm)) if packs else 0.0
-    finite = math.isfinite(total) and math.isfinite(grad_norm)
-    if finite and packs:
-        for optimizer in optimizers:
-            optimizer.step()
-    for optimizer in optimizers:
-        optimizer.zero_grad(set_to_none=True)
-    return UpdateStats(loss=total, grad_norm=grad_norm, applied=finite, figures=tally.means())
+    grad_norm, applied = clip_and_step(policy, optimizers, total, max_grad_norm=max_grad_norm)
+    return UpdateStats(loss=total, grad_norm=grad_norm, applied=applied, figures=tally.means())
 
 
 class _Tally:

@@ -13,7 +13,6 @@ from rich.table import Table
 from zero2r1.eval.claims import ClaimVerdict
 from zero2r1.eval.runner import EvalResult
 from zero2r1.figures import draw_figures
-from zero2r1.grpo.trainer import Outcome
 from zero2r1.panel import Panel
 from zero2r1.pipeline.config import RECIPES, ZeroSettings
 from zero2r1.pipeline.laptop import LAPTOP_PROBLEMS, base_model_folder, laptop_world, web_grader
@@ -21,6 +20,7 @@ from zero2r1.pipeline.preflight import preflight
 from zero2r1.pipeline.zero import Extras, Stage, ZeroResult, run_zero
 from zero2r1.run_dir import RunDir
 from zero2r1.tasks.laptop.words import WEB_TEMPLATE
+from zero2r1.training.loop import Outcome
 
 SHORT: Mapping[str, Any] = {
     "steps": 24,

@@ -16,7 +16,7 @@ import torch
 from zero2r1.eval.claims import ClaimVerdict, judge, read_claims
 from zero2r1.eval.runner import EvalResult
 from zero2r1.grpo.sampling import EncodedPrompt
-from zero2r1.grpo.trainer import Environment, GrpoTrainer, Hooks, Outcome
+from zero2r1.grpo.trainer import Environment, GrpoTrainer
 from zero2r1.models.loading import load_policy, save_policy, stop_token_ids
 from zero2r1.models.tokenizer import TextEncoder
 from zero2r1.pipeline.config import ZeroSettings
@@ -26,6 +26,7 @@ from zero2r1.rollout.torch_engine import TorchEngine
 from zero2r1.run_dir import RunDir
 from zero2r1.template import TEMPLATES, render
 from zero2r1.tracking import open_tracker
+from zero2r1.training.loop import Hooks, Outcome
 from zero2r1.types import Grader, Problem
 
 if TYPE_CHECKING:

@@ -1,0 +1,34 @@
+"""Settings of every gradient step, whichever stage takes it: the optimizer, and how the pass is computed."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from zero2r1.config import Settings
+
+
+class OptimizerSettings(Settings):
+    """AdamW; the paper states only the learning rate."""
+
+    learning_rate: float = Field(3e-6, gt=0)
+    betas: tuple[float, float] = (0.9, 0.95)  # not stated
+    weight_decay: float = Field(0.0, ge=0)  # not stated
+    warmup_steps: int = Field(10, ge=0)  # not stated
+    schedule: Literal["constant", "linear", "cosine"] = "constant"  # not stated
+    final_factor: float = Field(0.1, ge=0, le=1)  # where linear and cosine end, as a share of the learning rate
+    max_grad_norm: float = Field(1.0, gt=0)  # not stated
+
+
+class ComputeSettings(Settings):
+    """How the training pass is computed. None of it changes what is computed, beyond rounding."""
+
+    tokens_per_micro_batch: int = Field(16_384, ge=1)
+    dtype: Literal["float32", "bfloat16"] = "float32"  # of the computation; master weights stay float32
+    float32_logits: bool = True  # with bfloat16: the head still multiplies in float32
+    gradient_checkpointing: bool = False
+    # Float32 products of models of 32 MiB and more on a CPU by oneDNN, in the sampler or everywhere. With "all", log-probabilities
+    # of SmolLM2-135M in sampler and trainer differ by up to 7e-5, else by 4e-5; on some CPUs it is much faster (docs/results.md).
+    onednn: Literal["off", "sampler", "all"] = "sampler"
+    skip_groups_without_signal: bool = True  # GRPO, only where their gradient is exactly zero: equal rewards and beta 0

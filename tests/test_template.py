@@ -78,3 +78,9 @@ def test_any_text_is_parsed_and_strict_texts_have_the_one_layout(pieces):
     parsed = parse_response(text)
     wanted = re.fullmatch(r"\s*<think>([^<]*[^<\s][^<]*)</think>\s*<answer>([^<]*[^<\s][^<]*)</answer>\s*", text)
     assert parsed.strict == (wanted is not None)
+
+
+def test_a_loop_of_tags_is_parsed_in_linear_time():
+    """Pairs of every opening with every closing tag would be 4e8 here."""
+    text = "<think>" * 20_000 + "</think>" * 20_000
+    assert parse_response(text).thinking == "" and not parse_response("<think></think>" * 20_000).strict

@@ -155,10 +155,9 @@ def check_reward(
     limit_s: Annotated[float, typer.Option(help="Seconds one call may take before its process is ended.")] = 10.0,
 ) -> None:
     """Run a reward function of yours on probes, in a process of its own: right, wrong, empty, truncated and hostile completions."""
-    from zero2r1.rewards.isolated import IsolatedReward
     from zero2r1.rewards.probes import probe_reward
 
-    report = probe_reward(IsolatedReward(function, limit_s=limit_s))
+    report = probe_reward(function, limit_s=limit_s)
     for line in report.lines:
         typer.echo(line)
     if report.faults:
@@ -195,6 +194,7 @@ def score(
         judge_model=judge_model,
         judge_key_env=judge_key_env,
         limit_s=limit_s,
+        workers=workers,
     )
     with progress(f"scoring {file.name}", shown=not as_json) as on_progress:
         scores = score_file(file, functions, out=out, workers=workers, on_progress=on_progress)
@@ -213,6 +213,7 @@ def show(
     as_json: Json = False,
 ) -> None:
     """What a run did: its last figures, or completions of a step with their rewards."""
+    from zero2r1.rewards.probes import printable
     from zero2r1.run_dir import RunDir
 
     opened = RunDir.open(run)
@@ -222,7 +223,7 @@ def show(
         return
     for row in rows:
         for key, value in row.items():
-            typer.echo(f"{key:<44} {value}")
+            typer.echo("\n".join(printable(line) for line in f"{key:<44} {value}".split("\n")))
         typer.echo("")
 
 

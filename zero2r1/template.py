@@ -88,7 +88,8 @@ def parse_response(text: str, *, think_open: bool = False) -> ParsedResponse:
             problems.append(f"text outside the think and answer blocks: {outside.strip()[:40]!r}")
     false_tag = next((match.group() for match in _LOOKALIKE.finditer(text) if not _TAG.fullmatch(match.group())), None)
     if false_tag is not None:
-        problems.append(f"{false_tag!r} looks like a think or answer tag and is none")
+        kind = "think" if "think" in false_tag.lower() else "answer"
+        problems.append(f"{false_tag!r} looks like an opening or closing {kind} tag and is none")
     return ParsedResponse(thinking=thinking, answer=answer, summary=summary, problems=tuple(problems))
 
 
@@ -145,12 +146,12 @@ def _block(text: str, tags: list[tuple[str, int, int]], name: str, problems: lis
     closed = [start for tag, start, _ in tags if tag == f"</{name}>"]
     if len(opened) != 1 or len(closed) != 1:
         problems.append(f"{len(opened)} opening and {len(closed)} closing {name} tags instead of one each")
-    pairs = [(start, end) for start in opened for end in closed if after <= start <= end]
-    if not pairs:
+    start = next((place for place in reversed(opened) if closed and after <= place <= closed[-1]), None)
+    if start is None:
         if len(opened) == 1 and len(closed) == 1:
             problems.append(f"the {name} block is closed before it opens, or stands in the wrong place")
         return None, None
-    start, end = max(pairs, key=lambda pair: (pair[0], -pair[1]))
+    end = next(place for place in closed if place >= start)
     content = text[start:end].strip()
     if not _says_something(content):
         problems.append(f"the {name} block is empty")

@@ -148,3 +148,16 @@ def test_references_that_cannot_be_read_are_counted(model, tmp_path):
     world = World(name="w", train=(*problems(3, "train"), odd), held_out=(), template="zero", verifiers=VERIFIERS)
     lines = preflight(Stage(model, world, small())).lines
     assert "reference 1 of 4 cannot be read by their verifier; outputs to them are never graded: odd" in lines[-1]
+
+
+def test_a_template_that_opens_the_thinking_is_noticed_by_every_reward(model):
+    world = World(name="w", train=tuple(problems(2, "train")), held_out=(), template="user : {question} <think>", verifiers=VERIFIERS)
+    stage = Stage(model, world, small())
+    assert stage.world.think_open
+    gold = stage.world.train[0].answer
+    found = preflight(stage)
+    assert not [fault for fault in found.faults if "does not beat" in fault]
+    rewards = stage.world.rewards()
+    told = {"answer": [gold], "verifier": ["math"], "finish_reason": ["stop"], "language": ["en"], "log_extra": lambda *_: None}
+    assert rewards["format"](completions=[f"so </think> <answer> {gold} </answer>"], **told) == [1.0]
+    assert rewards["accuracy"](completions=[f"first \\boxed{{{gold}}} hmm"], **told) == [0.0]  # all of it is thinking

@@ -29,8 +29,8 @@ def test_rows_are_graded_in_order_and_written_with_what_grading_found(file, tmp_
     out = tmp_path / "scored.jsonl"
     scores = score_file(file, named_rewards(["math", "format"]), out=out, workers=2)
     assert [row.parts["math"] for row in scores.rows] == [1.0, 0.0, 1.0, 1.0, None]
-    assert [row.reward for row in scores.rows] == [2.0, 1.0, 1.0, 1.0, 0.0]
-    assert scores.parts == {"math": 3 / 4, "format": 2 / 5} and scores.mean == 5 / 5
+    assert [row.reward for row in scores.rows] == [2.0, 1.0, 1.0, 1.0, None]
+    assert scores.parts == {"math": 3 / 4, "format": 2 / 5} and scores.mean == 5 / 4
     written = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
     assert [row["mine"] for row in written] == [1, 2, 3, 4, 5]
     assert set(written[0]) == {*ROWS[0], "reward", "parts", "extracted", "gold", "why"}
@@ -97,3 +97,15 @@ def test_references_of_choices_may_be_indices(tmp_path):
     ]
     path.write_text("\n".join(map(json.dumps, rows)))
     assert [gold for _, gold, _ in check_references(path).unreadable] == ["5"]
+
+
+def test_two_functions_of_one_name_are_refused():
+    with pytest.raises(ValueError, match="another reward is called 'math' already"):
+        named_rewards(["math", "mine.py:math"])
+
+
+def test_what_is_written_can_be_read_again(tmp_path):
+    path, out = tmp_path / "odd.jsonl", tmp_path / "scored.jsonl"
+    path.write_text('{"completion": "\\\\boxed{7} \\ud800", "answer": "7"}\n')
+    score_file(path, named_rewards(["math"]), out=out)
+    assert score_file(out, named_rewards(["math"])).mean == 1.0

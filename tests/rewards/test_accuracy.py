@@ -14,6 +14,8 @@ def test_references_of_gsm8k_and_math():
     assert reference_answer("48/2 = <<48/2=24>>24\n#### 72") == "72"
     assert reference_answer("so $\\boxed{\\frac{1}{2}}$.") == "\\frac{1}{2}"
     assert reference_answer("72") == "72"
+    assert reference_answer("#### 72\nNote: rounded") == "72"
+    assert reference_answer("#### Step 1\nso \\boxed{7}") == "7"
 
 
 @pytest.mark.parametrize(
@@ -31,6 +33,18 @@ def test_references_of_gsm8k_and_math():
         ("\\boxed{7} and \\boxed{7}", ("7",)),
         ("\\boxed{7} or \\boxed{8}", ("7", "8")),  # both count
         ("#### 7\n#### 8", ("7", "8")),
+        ("2 + 3 = 5\n\\boxed{5}", ("5",)),  # a box on a line of its own
+        ("so $7 = \\boxed{7}$!", ("7",)),
+        ("**\\boxed{7}**", ("7",)),
+        ("\\boxed{7}\\%", ("7\\%",)),
+        ("-\\boxed{7}", ()),  # part of a larger formula
+        ("-$\\boxed{7}$", ()),
+        ("\\boxed{7} - 3", ()),
+        ("\\boxed{7},000", ()),
+        ("\\boxed{7}\\times 10^3", ()),
+        ("\\boxed{7}\\text{ million}", ()),
+        ("\\frac{1}{\\boxed{7}}", ()),
+        ("\\boxed 77", ()),
         ("a </think> \\boxed{7}", ("7",)),  # the prompt opened the thinking
         ("<think> \\boxed{7} </think> I do not know.", ()),
         ("<think> \\boxed{7}", ()),

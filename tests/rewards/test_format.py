@@ -77,6 +77,7 @@ def test_a_prompt_that_ends_with_the_opening_tag_asks_for_no_second_one():
         ("<think>a</think>", 0.0),  # nothing to read
         ("Well <think>a</think>It is 7.", 0.0),
         ("<think></think>It is 7.", 0.0),
+        ("<think>a b</think> Use the <answer key>: 5", 1.0),  # spelling matters for think tags here
         ("<think>a</think>b</think>It is 7.", 0.0),
         ("It is 7.", 0.0),
     ],
@@ -110,6 +111,10 @@ def test_what_is_written_as_cold_start_is_read_back(reasoning, summary):
         return
     parsed = parse_cold_start(write_cold_start(reasoning, summary))
     assert (parsed.thinking, parsed.answer, parsed.strict) == (reasoning.strip(), summary.strip(), True)
+
+
+def test_only_the_length_limit_cuts_off():
+    assert value("<think>a</think><answer>7</answer>", finish_reason="end_turn") == 1.0
 
 
 def test_truncated_outputs_earn_nothing_in_any_mode():

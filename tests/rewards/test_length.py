@@ -35,6 +35,7 @@ def test_tokens_count_where_they_are_given_and_words_where_not():
         ("A a", 1, -1 / 2),
         ("wait", 4, 0.0),
         ("", 4, 0.0),
+        ("3个苹果" * 50, 4, 4 / 197 - 1),  # 200 pieces, 197 four-grams, of which 4 are different
         ("再算再算", 2, -1 / 3),  # 再算 算再 再算
     ],
 )

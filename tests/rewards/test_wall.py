@@ -53,6 +53,17 @@ def test_a_worker_that_dies_is_replaced_once_and_then_the_answer_is_wrong(monkey
     wall.close()
 
 
+def test_a_wall_that_does_not_start_is_an_error_and_no_verdict(monkeypatch):
+    wall = Wall(limit_s=1.0)
+    monkeypatch.setattr(wall_module, "_START", "import nothing_of_this_name")
+    with pytest.raises(wall_module.WallBroken, match="nothing_of_this_name"):
+        wall.compare("x+1", "1+x")
+    monkeypatch.undo()
+    wall.close()
+    assert wall.compare("x+1", "1+x").correct is True
+    wall.close()
+
+
 def test_equal_questions_are_answered_once(small_wall, monkeypatch):
     asked = []
     ask = small_wall._ask

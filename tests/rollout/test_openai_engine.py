@@ -213,5 +213,6 @@ def test_a_judge_behind_an_endpoint():
         reward = judge_reward(client.complete)
         columns = {"prompts": ["3 + 4?"] * 2, "answer": ["7"] * 2, "log_extra": lambda *_: None}
         assert reward(completions=["seven", "nine"], **columns) == [1.0, None]
-        with pytest.raises(RuntimeError, match="EndpointError: POST .* answered 400: too long"):
-            reward(completions=["nine", "nine"], **columns)
+        told = {}
+        assert reward(completions=["nine", "nine"], **{**columns, "log_extra": told.__setitem__}) == [None, None]
+        assert "EndpointError: POST" in told["why"][0] and "answered 400: too long" in told["why"][0]

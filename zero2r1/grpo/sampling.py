@@ -69,7 +69,8 @@ def sample_groups(
     waiting: list[dict[int, Completion]] = [{} for _ in requests]
     groups: dict[int, Future[RolloutGroup]] = {}
     engine.submit(requests)
-    with ThreadPoolExecutor(GRADED_AT_ONCE, thread_name_prefix="grade") as pool:
+    pool = ThreadPoolExecutor(GRADED_AT_ONCE, thread_name_prefix="grade")
+    try:
         for finished in engine.stream():
             i = finished.request_id
             waiting[i][finished.index] = finished.completion
@@ -83,6 +84,8 @@ def sample_groups(
         assert len(groups) == len(problems), "the engine lost a group"
         began = time.monotonic()
         graded = [groups[i].result() for i in range(len(problems))]
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)  # after an error nobody waits for what is still queued
     return graded, time.monotonic() - began
 
 

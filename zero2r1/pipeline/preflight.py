@@ -81,6 +81,8 @@ def reward_probes(stage: Stage, problem: Problem) -> dict[str, Reward]:
         "empty": ("", "stop"),
         "truncated": (f"<think> {gold}", "length"),
     }
+    if stage.world.think_open:
+        texts = {name: (text.removeprefix("<think>"), reason) for name, (text, reason) in texts.items()}
     grade = stage.world.grader(stage.settings.reward)
     completions = [_completion(text, "stop" if reason == "stop" else "length") for text, reason in texts.values()]
     return dict(zip(texts, grade([problem] * len(texts), completions), strict=True))

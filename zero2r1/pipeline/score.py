@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from zero2r1.rewards.combine import call_reward
+from zero2r1.rewards.probes import printable
 from zero2r1.tasks.files import DataError, rows_of
 from zero2r1.types import RewardFn
 
@@ -22,6 +23,8 @@ PROMPT_COLUMNS = ("prompt", "question", "problem", "input", "messages")
 ROWS_A_CALL = 16
 """Few enough that progress moves, many enough that a call's own cost does not show."""
 MAX_REPORTED_ROWS = 5
+MOST_PROCESSES = 16
+"""Of a function of the user's, whatever the machine has: each imports its file anew."""
 NEEDS_GOLD = frozenset({"math", "choice", "judge"})
 
 
@@ -39,7 +42,12 @@ class ScoredRow:
     def line(self) -> str:
         """As JSON: the row's own columns, then what grading added."""
         added = {"reward": self.reward, "parts": dict(self.parts), "extracted": self.extracted, "gold": self.gold, "why": self.why}
-        return json.dumps({**self.row, **added}, ensure_ascii=False, default=str)
+        text = json.dumps({**self.row, **added}, ensure_ascii=False, default=str)
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError:  # half of a surrogate pair: legal in JSON as an escape, and in no file as itself
+            text = json.dumps({**self.row, **added}, default=str)
+        return text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +95,7 @@ def named_rewards(
     judge_model: str | None = None,
     judge_key_env: str | None = None,
     limit_s: float = 10.0,
+    workers: int | None = None,
 ) -> dict[str, RewardFn]:
     """The functions ``score --reward`` names: those of :func:`rule_rewards`, ``judge``, or a function of the user's.
 
@@ -96,6 +105,9 @@ def named_rewards(
     known = rule_rewards(format_mode=format_mode, max_length=max_length)
     found: dict[str, RewardFn] = {}
     for name in names:
+        short = name.rsplit(":", 1)[-1]
+        if short in found:
+            raise ValueError(f"--reward {name}: another reward is called {short!r} already")
         if name in known:
             found[name] = known[name]
         elif name == "judge":
@@ -103,7 +115,7 @@ def named_rewards(
         elif ":" in name:
             from zero2r1.rewards.isolated import IsolatedReward
 
-            found[name.rsplit(":", 1)[1]] = IsolatedReward(name, limit_s=limit_s, workers=os.cpu_count() or 1)
+            found[short] = IsolatedReward(name, limit_s=limit_s, workers=min(MOST_PROCESSES, workers or os.cpu_count() or 1))
         else:
             near = difflib.get_close_matches(name, [*known, "judge"], n=1)
             hint = f"; did you mean {near[0]}" if near else ""
@@ -128,7 +140,7 @@ def summary_lines(scores: Scores, out: Path | None, *, examples: int = 3) -> lis
     for title, graded in (("without a grade", False), ("lowest", True)):
         rows = sorted((row for row in scores.rows if (row.reward is not None) == graded), key=lambda row: row.reward or 0.0)[:examples]
         lines += [f"{title}: {_shown(row.reward)}  extracted {row.extracted!r:.40}  gold {row.gold!r:.40}  {row.why:.100}" for row in rows]
-    return [*lines, f"written: {out}"] if out else lines
+    return [printable(line) for line in ([*lines, f"written: {out}"] if out else lines)]
 
 
 def _shown(value: float | None) -> str:
@@ -145,7 +157,8 @@ def score_file(
 ) -> Scores:
     """Grade every row of a file; with ``out``, write them with ``reward, parts, extracted, gold, why`` added.
 
-    The reward of a row is the plain sum of the functions that could grade it. ``out`` appears when the last row is graded, whole.
+    The reward of a row is the plain sum of the functions that could grade it; a row whose reference cannot be read has none. A completion
+    without any mark (``12``) is an answer by itself here, which it is not in training. ``out`` appears when the last row is graded, whole.
 
     Raises:
         DataError: no such file, no column of completions, or rows without one (the first are named by line).
@@ -199,19 +212,20 @@ def _score(rows: Sequence[Mapping[str, Any]], functions: Mapping[str, RewardFn])
         "answer": [row["gold"] for row in rows],
         "finish_reason": [str(row["row"].get("finish_reason") or "stop") for row in rows],
     }
-    if not any(columns.get("completion_ids", [])):
+    if not all(columns.get("completion_ids", [])):
         columns.pop("completion_ids", None)
     graded = {name: call_reward(f'reward "{name}"', function, columns) for name, function in functions.items()}
     found = []
     for i, row in enumerate(rows):
         parts = {name: part.values[i] for name, part in graded.items()}
         known = [value for value in parts.values() if value is not None]
+        ungradable = any(parts[name] is None for name in NEEDS_GOLD & set(parts))
         why = [str(said[i]) for part in graded.values() for name, said in part.logged.items() if "why" in name or "problems" in name]
         extracted = next((part.logged["extracted"][i] for part in graded.values() if "extracted" in part.logged), None)
         found.append(
             ScoredRow(
                 row=row["row"],
-                reward=math.fsum(known) if known else None,
+                reward=math.fsum(known) if known and not ungradable else None,
                 parts=parts,
                 extracted=extracted,
                 gold=row["gold"],
@@ -228,7 +242,7 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 def _write(path: Path, lines: Iterator[str]) -> None:
     part = path.with_name(path.name + ".part")
-    with part.open("w", encoding="utf-8", errors="surrogatepass") as file:
+    with part.open("w", encoding="utf-8") as file:
         file.writelines(line + "\n" for line in lines)
     os.replace(part, path)
 
@@ -268,7 +282,7 @@ def check_references(path: Path | str) -> DataReport:
 
 
 def _self_answer(gold: str, verifier: str, reference_answer: Callable[[str], str]) -> str:
-    if verifier == "choice" and gold.strip().isdigit():
+    if verifier == "choice" and gold.strip().isdecimal():
         from zero2r1.rewards.choice import LETTERS
 
         return LETTERS[int(gold) % len(LETTERS)]

@@ -14,7 +14,7 @@ from zero2r1.rewards.completions import text_of
 from zero2r1.rewards.extraction import final_answer
 from zero2r1.rewards.format import format_reward
 from zero2r1.rewards.isolated import IsolatedReward
-from zero2r1.rewards.language import language_reward, script_share
+from zero2r1.rewards.language import language_reward, question_language, script_share
 from zero2r1.rewards.length import repetition_reward
 from zero2r1.rewards.verdict import Verifier
 from zero2r1.rollout.engine import Engine, SamplingParams
@@ -38,21 +38,23 @@ class World:
     """Grades answers instead of the verifiers the problems name: 1 for right."""
     reflection_words: frozenset[str] = PAPER_REFLECTION_WORDS
     self_check_words: frozenset[str] = frozenset({"wait"})
+    think_open: bool = False
+    """The model's prompt ends with ``<think>``, so its responses start inside the thinking; the stage finds out."""
     language_share: Callable[[str, str], float | None] = script_share
     """(text, language) -> share of the language's words; ``None`` for a text without words."""
 
     def rewards(self) -> dict[str, RewardFn]:
         """The rule rewards of this world, by name."""
         functions: dict[str, RewardFn] = {
-            "accuracy": self.accuracy or accuracy_reward(self.verifiers),
-            "format": format_reward(),
+            "accuracy": self.accuracy or accuracy_reward(self.verifiers, think_open=self.think_open or None),
+            "format": format_reward(think_open=self.think_open or None),
             "repetition": repetition_reward(),
         }
         if self.language_share is script_share:
-            return {**functions, "language": language_reward()}
+            return {**functions, "language": language_reward(think_open=self.think_open or None)}
 
         def language(completions: list[Any], **columns: Any) -> list[float | None]:
-            thoughts = [parse_response(text_of(completion)).thinking or "" for completion in completions]
+            thoughts = [parse_response(text_of(completion), think_open=self.think_open).thinking or "" for completion in completions]
             return [self.language_share(t, wanted) or 0.0 for t, wanted in zip(thoughts, columns["language"], strict=True)]
 
         return {**functions, "language": language}
@@ -78,14 +80,15 @@ class World:
 
         def with_votes(problems: Sequence[Problem], completions: Sequence[Completion]) -> list[Reward]:
             """A function of the user's need not say what it extracted, but a majority vote needs something to count."""
-            found = zip(graded(problems, completions), completions, strict=True)
-            return [replace(reward, details={"extracted": final_answer(c.text), **reward.details}) for reward, c in found]
+            answers = [final_answer(completion.text, think_open=self.think_open) for completion in completions]
+            found = zip(graded(problems, completions), answers, strict=True)
+            return [replace(reward, details={"extracted": answer, **reward.details}) for reward, answer in found]
 
         return with_votes
 
     def describe(self, problem: Problem, completion: Completion) -> dict[str, float]:
         """Traits of one output that are watched, not rewarded."""
-        parsed = parse_response(completion.text)
+        parsed = parse_response(completion.text, think_open=self.think_open)
         words = completion.text.lower().replace(",", " ").replace(".", " ").split()
         ended = completion.finish_reason == "stop"
         traits = {
@@ -93,7 +96,7 @@ class World:
             "self_check": float(any(word in self.self_check_words for word in words)),
             "reflection_words": float(sum(word in self.reflection_words for word in words)),
         }
-        share = self.language_share(completion.text, problem.language)
+        share = self.language_share(completion.text, problem.language or question_language(problem.question) or "en")
         traits["language_share"] = 1.0 if share is None else share
         traits["one_language"] = float(share is None or share == 1.0)
         return traits

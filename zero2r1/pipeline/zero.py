@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -65,6 +66,9 @@ class Stage:
         self.world, self.settings = world, settings
         self.policy, self.tokenizer = load_policy(folder, device=device)
         self.encoder = TextEncoder(self.tokenizer)
+        first = next(iter((*world.train[:1], *world.held_out[:1])), None)
+        if first is not None and self.decode(self.prompt_ids(first)).rstrip().endswith("<think>"):
+            self.world = dataclasses.replace(world, think_open=True)
         self.stops = stop_token_ids(self.policy, self.tokenizer)
         autocast = torch.bfloat16 if settings.compute.dtype == "bfloat16" else None
         self.engine = TorchEngine(

@@ -29,7 +29,7 @@ def accuracy_reward(verifiers: Mapping[str, Verifier] = VERIFIERS, *, think_open
         think_open: whether responses start inside the thinking; ``None``: where the prompt ends with ``<think>``.
         bare: a completion without any mark is an answer by itself.
 
-    The verifier is the one a ``verifier`` column names, ``math`` where there is no such column. Logs ``extracted``, ``vote``, ``gold``
+    The verifier is the one a ``verifier`` column names, ``math`` where there is no such column. Logs ``extracted``, ``vote``
     and ``why`` of every completion.
     """
 
@@ -57,7 +57,7 @@ def accuracy_reward(verifiers: Mapping[str, Verifier] = VERIFIERS, *, think_open
 def _verdict(answers: tuple[str, ...], finish_reason: str, verifier: Verifier, row: Mapping[str, Any]) -> Verdict:
     if not answers:
         graded = verifier("", row)  # an unreadable reference is None whatever the answer
-        return Verdict(correct=None if graded.correct is None else False, extracted=None, why="no answer found")
+        return graded if graded.correct is None else Verdict(correct=False, extracted=None, why="no answer found")
     graded = verifier(answers[0], row)
     if len(answers) > 1:
         graded = _several(answers, graded, verifier, row)

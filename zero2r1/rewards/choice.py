@@ -12,7 +12,7 @@ from zero2r1.rewards.math.words import choice_letter
 from zero2r1.rewards.verdict import Verdict
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-_LETTER_AND_TEXT = re.compile(r"\(?([A-Z])(?:\)|\.|:|\))\s+(.+)", re.DOTALL)
+_LETTER_AND_TEXT = re.compile(r"\(?([A-Z])[).:]\s+(.+)", re.DOTALL)
 
 
 def verify_choice(text: str, columns: Mapping[str, Any]) -> Verdict:
@@ -34,7 +34,7 @@ def verify_choice(text: str, columns: Mapping[str, Any]) -> Verdict:
 
 
 def _gold(answer: Any, options: Sequence[str] | None) -> str | None:
-    index = int(answer) if isinstance(answer, int) or (isinstance(answer, str) and answer.strip().isdigit()) else None
+    index = int(answer) if isinstance(answer, int) or (isinstance(answer, str) and re.fullmatch("[0-9]{1,3}", answer.strip())) else None
     if index is not None and not isinstance(answer, bool):
         return LETTERS[index] if options is not None and 0 <= index < min(len(options), len(LETTERS)) else None
     letter = choice_letter(clean(str(answer))) if answer is not None else None

@@ -175,10 +175,10 @@ def checked_values(where: str, result: Any, completions: Sequence[Any]) -> list[
     values: list[float | None] = []
     for index, value in enumerate(result):
         number = None if value is None else _number(value)
-        of = f"at index {index}, for {completions[index]!r:.300};"
-        if value is not None and number is None:
-            raise RewardError(f"{where} returned a {type(value).__name__} {of} rewards are numbers.")
-        if number is not None and not math.isfinite(number):
+        if (value is not None and number is None) or (number is not None and not math.isfinite(number)):
+            of = f"at index {index}, for {completions[index]!r:.300};"
+            if number is None:
+                raise RewardError(f"{where} returned a {type(value).__name__} {of} rewards are numbers.")
             raise RewardError(f'{where} returned {number} {of} use None for "does not apply".')
         values.append(number)
     return values

@@ -9,7 +9,7 @@ The first of these that a response has behind its thinking is where its answers 
 
 All of them count. A response that gives one answer several times is fine; one that gives different answers has given the list of
 them, which is right only if the reference is that list. So nothing is gained by offering two. A block or box that is not closed
-makes the response one without an answer, whatever else it holds, and so does a box that is part of a larger formula (``-\boxed{5}``,
+takes the answer from all of its kind, and so does a box that is visibly part of a larger formula (``-\boxed{5}``,
 ``\boxed{5}\times 10^3``): its value is not what it shows. A percent or degree sign right behind a box belongs to it.
 """
 
@@ -23,10 +23,12 @@ LONGEST_BARE = 200
 MOST_ANSWERS = 20
 """A response with more of them has given none."""
 _BOX = re.compile(r"\\(?:boxed|fbox)(?![a-zA-Z])\s*")
-_PART_BEFORE = re.compile(r"(?:[-+/^_\u2212±×·]|(?<!\*)\*|\\(?:pm|mp|times|cdot|div|sqrt|frac)\s*\{?|[}^_]\{|\d)$")
+_PART_BEFORE = re.compile(
+    r"(?:[-+/^_\u2212±×·]|(?<!\*)\*|\\(?:pm|mp|times|cdot|div|sqrt|frac|log|ln|sin|cos|tan|exp)\s*\{?|[}^_]\{|\d)(?:\$|\\[,;:!])?\Z"
+)
 _PART_BEHIND = re.compile(
-    r"[0-9A-Za-z!/]|\^(?!\s?\{?\\circ)|\*(?!\*)|\.\d|\s?\\(?:times|cdot|div|pi|sqrt|frac)(?![a-zA-Z])|"
-    r"\$?\s(?:hundred|thousand|million|billion|trillion)\b",
+    r"[0-9A-Za-z/]|!(?=\S)|\^(?!\s?\{?\\circ)|\*(?!\*)|\.\d|,\d{3}(?!\d)|\\[,!]\s?\d|\s?[-+]\s?\d|"
+    r"\s?\\(?:times|cdot|div|pi|sqrt|frac)(?![a-zA-Z])|(?:\$?\s|\s?\\(?:text|mathrm)\s?\{\s?)(?:hundred|thousand|million|billion|trillion)\b",
     re.IGNORECASE,
 )
 _SIGN_BEHIND = re.compile(r"\s?(?:\\?%|\^\s?\{?\\circ\}?)")
@@ -57,11 +59,11 @@ def final_answer(text: str, *, think_open: bool = False) -> str | None:
 
 
 def reference_answer(solution: str) -> str:
-    r"""The final answer inside a reference solution: after ``####`` (GSM8K), the last ``\boxed`` (MATH), or the text itself."""
-    if "####" in solution:
-        return solution.rsplit("####", 1)[1].strip()
+    r"""The final answer inside a reference solution: the last ``\boxed`` (MATH), what follows ``####`` (GSM8K), or the text itself."""
     boxes = _boxes(solution)
-    return boxes[-1].strip() if boxes else solution.strip()
+    if boxes:
+        return boxes[-1].strip()
+    return solution.rsplit("####", 1)[1].strip().split("\n", 1)[0].strip() if "####" in solution else solution.strip()
 
 
 def _blocks(text: str) -> list[str] | None:

@@ -62,7 +62,7 @@ def format_reward(mode: str = "strict", *, think_open: bool | None = None) -> Re
         for i, (completion, ended) in enumerate(zip(completions, finish_reasons(columns, len(completions)), strict=True)):
             row = {name: columns[name][i] for name in ("prompts", "prompt") if isinstance(columns.get(name), list)}
             inside = starts_inside_thinking(row) if think_open is None else think_open
-            found.append(why_not(text_of(completion), think_open=inside) if ended == "stop" else "cut off at the length limit")
+            found.append("cut off at the length limit" if ended == "length" else why_not(text_of(completion), think_open=inside))
         log_extra("format_problems", [why or "" for why in found])
         return [float(why is None) for why in found]
 

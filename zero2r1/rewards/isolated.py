@@ -120,7 +120,7 @@ class IsolatedReward:
 
     def _metrics(self, graded: Sequence[Graded]) -> dict[str, float]:
         names = dict.fromkeys(name for one in graded for name in one.metrics)
-        metrics = {name: fmean(one.metrics[name] for one in graded if name in one.metrics) for name in names}
+        metrics = {name: _mean([one.metrics[name] for one in graded if name in one.metrics]) for name in names}
         metrics[f"rewards/{self.name}/invalid"] = float(sum(len(one.values) for one in graded if one.reason))
         return metrics
 
@@ -136,3 +136,8 @@ class IsolatedReward:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return functools.partial(IsolatedReward, self.pool.function, batch=self.batch, **self.pool.settings), ()
+
+
+def _mean(values: Sequence[Any]) -> Any:
+    """The mean of numbers; of anything else that was logged as a metric, the last."""
+    return fmean(values) if all(isinstance(value, (int, float)) for value in values) else values[-1]

@@ -20,9 +20,10 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
-from zero2r1.rewards.combine import concurrent
+from zero2r1.rewards.combine import RewardError, concurrent
 from zero2r1.rewards.completions import finish_reasons, starts_inside_thinking, text_of
 from zero2r1.template import parse_response, visible_part
 from zero2r1.types import RewardFn
@@ -32,7 +33,8 @@ Complete = Callable[[str], str]
 
 LONGEST_ANSWER = 20_000
 LONGEST_OUTPUT = 200_000
-LONGEST_OBJECT = 20_000
+LONGEST_OBJECT = 6_000
+FAILURES_IN_A_ROW = 32
 _LONGEST_ANALYSIS = 2_000
 _OBJECT = re.compile(r'\{(?=\s*["}])')
 _TURN_MARKER = re.compile(
@@ -142,7 +144,7 @@ def read_verdict(output: str, *, prompt: str) -> tuple[str, str]:
     _, closed, said = output.rpartition("</think>")
     if not closed and said.lstrip().startswith("<think>"):
         raise BadOutput("it ended while thinking")
-    quotations = [value for value, _ in _objects(prompt, nested=True) if "verdict" in value]
+    quotations = _quotations(prompt)
     own = [(value, end) for value, end in _objects(said) if "verdict" in value and value not in quotations]
     if not own:
         raise BadOutput("it holds no verdict of its own as a JSON object")
@@ -153,6 +155,12 @@ def read_verdict(output: str, *, prompt: str) -> tuple[str, str]:
     if said[end:].strip() not in ("", "```"):
         raise BadOutput("text follows its verdict")
     return verdicts.pop(), value["analysis"].strip().encode("utf-8", "replace").decode("utf-8")[:_LONGEST_ANALYSIS]
+
+
+@lru_cache(maxsize=64)
+def _quotations(prompt: str) -> list[dict[str, Any]]:
+    """The verdicts that stand in a prompt. Kept, because every attempt asks for those of the same one."""
+    return [value for value, _ in _objects(prompt, nested=True) if "verdict" in value]
 
 
 def judge_reward(complete: Complete, *, attempts: int = 3, workers: int = 8, think_open: bool | None = None) -> RewardFn:
@@ -168,10 +176,12 @@ def judge_reward(complete: Complete, *, attempts: int = 3, workers: int = 8, thi
 
     The function it returns raises:
         ValueError: there is no column with references.
-        RuntimeError: every call of ``complete`` failed.
+        RewardError: ``complete`` failed 32 times in a row, over however many calls.
     """
     if attempts < 1 or workers < 1:
         raise ValueError(f"attempts and workers must be at least 1, got {attempts} and {workers}")
+
+    failed: list[str] = []
 
     def judged(
         prompts: list[Any], completions: list[Any], log_extra: Callable[[str, list[Any]], None] = lambda *_: None, **columns: Any
@@ -183,6 +193,10 @@ def judge_reward(complete: Complete, *, attempts: int = 3, workers: int = 8, thi
             inside = starts_inside_thinking({"prompts": prompt}) if think_open is None else think_open
             cases.append(_case(prompt, references[i], ended[i], visible_part(text_of(completions[i]), think_open=inside)))
         outcomes = _ask_all(dict.fromkeys(case for case in cases if isinstance(case, _Case)), complete, attempts, workers)
+        for outcome in outcomes.values():
+            failed[:] = [*failed, outcome.why] if outcome.failed else []
+            if len(failed) >= FAILURES_IN_A_ROW:
+                raise RewardError(f"{len(failed)} times in a row {failed[-1]}. Is its endpoint up?")
         grades = [outcomes[case] if isinstance(case, _Case) else case for case in cases]
         for column in ("verdict", "analysis", "why"):
             log_extra(column, [getattr(grade, column) for grade in grades])
@@ -206,7 +220,7 @@ class _Grade:
     why: str
     verdict: str | None = None
     analysis: str = ""
-    error: Exception | None = None
+    failed: bool = False
 
 
 def _case(prompt: Any, reference: str | None, finish_reason: str, visible: str | None) -> _Case | _Grade:
@@ -228,18 +242,14 @@ def _ask_all(cases: Mapping[_Case, None], complete: Complete, attempts: int, wor
     def ask(case: _Case) -> _Grade:
         try:
             said = judge(case.question, case.reference, case.answer, complete=complete, attempts=attempts)
-        except Exception as error:  # a trust boundary: what a user's `complete` raises concerns this one answer, unless all fail
-            return _Grade(value=None, why=f"the judge could not be asked: {type(error).__name__}: {error}", error=error)
+        except Exception as error:  # a trust boundary: what a user's `complete` raises concerns this one answer
+            return _Grade(value=None, why=f"the judge could not be asked: {type(error).__name__}: {error}", failed=True)
         return _Grade(value=float(said.correct), why=said.why, verdict=said.verdict, analysis=said.analysis)
 
     if not cases:
         return {}
     with ThreadPoolExecutor(min(workers, len(cases))) as pool:
         outcomes = dict(zip(cases, pool.map(ask, cases), strict=True))
-    errors = [outcome.error for outcome in outcomes.values() if outcome.error is not None]
-    if len(errors) == len(outcomes):
-        fault = f"{type(errors[0]).__name__}: {errors[0]}"
-        raise RuntimeError(f"the judge could not be asked about any of {len(errors)} answers; the first time: {fault}") from errors[0]
     return outcomes
 
 

@@ -13,7 +13,8 @@ from typing import Any
 from zero2r1.rewards.completions import text_of
 from zero2r1.types import RewardFn
 
-_PIECES = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\u0e00-\u0e7f]|[^\W_]+|[^\w\s]")
+_UNSPACED = r"\u3040-\u30ff\u3400-\u9fff\u0e00-\u0e7f"
+_PIECES = re.compile(rf"[{_UNSPACED}]|[^\W_{_UNSPACED}]+|[^\w\s]|_")
 """A word, a punctuation mark, or one character of a script without spaces."""
 
 

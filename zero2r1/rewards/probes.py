@@ -57,7 +57,7 @@ class ProbeReport:
         width = max(len(probe.name) for probe in self.probes)
         shown = [f"  {probe.name:<{width}}  {_shown(probe)}" for probe in self.probes]
         told = [*(f"fault   {fault}" for fault in self.faults), *(f"remark  {remark}" for remark in self.remarks)]
-        return tuple(_printable(line) for line in (f"reward  {self.title}", *shown, *(told or ["no fault found"])))
+        return tuple(printable(line) for line in (f"reward  {self.title}", *shown, *(told or ["no fault found"])))
 
 
 def probe_reward(
@@ -308,5 +308,6 @@ def _number(value: float | None) -> str:
     return "none" if value is None else f"{value:.2f}"
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
+    """A text as it can go to a terminal: what could move its cursor or change its title becomes an escape."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -20,6 +20,8 @@ from zero2r1.rewards import reward_worker
 
 START_LIMIT_S = 120.0
 """For importing the user's file, which may import large libraries."""
+ALWAYS_READ = ("completions", "completion_ids", "answer", "ground_truth", "reward_model")
+"""Columns that adapters make others of."""
 _ANSWER_BYTES = 16 << 20
 _TICK_S = 0.05
 
@@ -41,7 +43,7 @@ class FunctionFacts:
 
     def reads(self, column: str) -> bool:
         """Whether a column could matter to the function. Adapters choose from all of them, and TRL's reference may be the answer."""
-        return self.takes_all or self.style != "TRL" or column in ("completions", "answer", "reward_model", *self.names)
+        return self.takes_all or self.style != "TRL" or column in (*ALWAYS_READ, *self.names)
 
 
 class WorkerProcess:

@@ -99,7 +99,7 @@ def _problem(row: Mapping[str, Any], prompt: str, answer: str, path: Path, split
         answer=str(gold),
         verifier=str(row.get("verifier") or "math"),
         domain=str(row.get("domain") or row.get("ability") or "math"),
-        language=str(row.get("language") or "en"),
+        language=str(row.get("language") or ""),  # nobody said: what looks at it takes the question's
         source=str(row.get("data_source") or path.stem),
         licence=str(row.get("licence") or row.get("license") or "unknown"),
         split=split,

@@ -23,7 +23,7 @@ from zero2r1.rewards.math.units import conversion, measure, split_unit
 from zero2r1.rewards.math.words import choice_letter, same_words, words_of
 
 MAX_ITEMS = 40
-_LETTER_DIGITS = re.compile(r"([0-9]*[A-Za-z][0-9A-Za-z]*)_\s?\{?\s?(\d{2})\s?\}?")
+_LETTER_DIGITS = re.compile(r"(?=\w\w)([0-9]*[A-Za-z][0-9A-Za-z]*)_\s?\{?\s?(\d{2})\s?\}?")
 _NAMED = re.compile(
     r"\s*((?:\\(?:overline|vec|hat|bar|text|mathrm|angle|triangle|overrightarrow)\s*\{?\s?[A-Za-z ]{1,20}\}?|\|?[A-Z]{1,3}\|?|"
     r"\\frac\s?\{d[a-z]?\}\s?\{d[a-z]\}|d[a-z]/d[a-z]|[a-zA-Z]|"

@@ -71,11 +71,6 @@ def exact(node: Node) -> Exact:
     return _opaque(node)
 
 
-def same(left: Exact, right: Exact) -> bool:
-    """Whether two exact values are equal as polynomials over their atoms."""
-    return not difference(left, right)
-
-
 def difference(left: Exact, right: Exact) -> Polynomial:
     """The numerator of ``left - right``; empty when they are equal."""
     return _plus(_product(left.top, right.bottom), _product(right.top, left.bottom), sign=-1)

@@ -138,7 +138,7 @@ def _textual(piece: str, content: str, spaced: bool) -> Token:
         return Token(kind="symbol" if len(content) == 1 else f"\\{content}", text=content, spaced=spaced)
     if content.lower() in ("or", "and"):
         return Token(kind=content.lower(), text=content, spaced=spaced)
-    if content.isdigit():
+    if content.isascii() and content.isdigit():
         return Token(kind="number", text=content, spaced=spaced)
     return Token(kind="text", text=content, spaced=spaced)
 

@@ -90,11 +90,12 @@ NOT_UNITS = frozenset(
         "and or not nor but to than between from least most more less over under about approximately around exactly almost nearly plus "
         "minus times negative positive half halves third thirds quarter quarters fourths fifths sixths sevenths eighths ninths tenths "
         "elevenths twelfths hundredths thousandths millionths tens ones zeros zeroes twos threes fours fives sixes sevens eights nines "
-        "dozens scores double twice squared cubed is are equals equal if when maybe perhaps either both no none zero one two three four "
-        "five six seven eight nine ten eleven twelve pi inf infinity infty union cup mod sqrt below above deg sin cos tan log ln exp "
-        "point points off wrong false incorrect divided by so ish approx max min up at odd something guess guesses estimates unsure "
-        "some few was always perhaps unless versus vs minuses pluses squares cubes roots powers logs factorials alphas betas thetas "
-        "lambdas this thus its has does lies equals means guesses unknowns variables others less plus radius axis basis hypothesis bonus"
+        "dozens scores score gross quadrillion quadrillions lakh lakhs crore crores double twice squared cubed is are equals equal if "
+        "when maybe perhaps either both no none zero one two three four five six seven eight nine ten eleven twelve pi inf infinity "
+        "infty union cup mod sqrt below above deg sin cos tan log ln exp point points off wrong false incorrect divided by so ish "
+        "approx max min up at odd something guess guesses estimates unsure some few was always perhaps unless versus vs minuses pluses "
+        "squares cubes roots powers logs factorials alphas betas thetas lambdas this thus its has does lies equals means guesses "
+        "unknowns variables others less plus radius axis basis hypothesis bonus"
     ).split()
 )
 """Plural in form or known otherwise, and yet no unit: they change the number, deny it or hedge it."""

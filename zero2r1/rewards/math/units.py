@@ -157,7 +157,7 @@ def _scaled(text: str) -> Fraction | None:
     """``7万``, ``3만5천``, ``5百万``: digits with powers of ten written as characters, falling from left to right."""
     if not _CJK_NUMBER.fullmatch(text):
         return None
-    total, section, largest = Fraction(0), Fraction(0), None
+    total, largest = Fraction(0), None
     for digits, scales in _CJK_TERM.findall(text):
         value = Fraction(digits.replace(",", ""))
         sizes = [MULTIPLIERS[scale] for scale in scales]
@@ -167,8 +167,7 @@ def _scaled(text: str) -> Fraction | None:
         if largest is not None and size >= largest:
             return None
         largest = size
-        section += value * size
-    total += section
+        total += value * size
     return -total if text.startswith("-") else total
 
 

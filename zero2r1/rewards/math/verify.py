@@ -22,7 +22,7 @@ MAX_ANSWER = 2000
 """An answer of more characters is none; far above any reference, far below what would cost time to clean."""
 _PERCENT = re.compile(
     r"\b(?:what|which|how many|find|calculate|determine|compute|express|give)\b[^.?!]{0,80}?"
-    r"(?:\bper\s?cent(?:age)?\b|(?<![\d\\])(?<!\d )(?<!\d\\)%)|"
+    r"(?:(?<!\d )(?<!\d)\bper\s?cent(?:age)?\b|(?<![\d\\])(?<!\d )(?<!\d\\)%)|"
     r"百分之几|百分比|百分率|百分数|몇\s*(?:%|퍼센트|프로)|백분율",
     re.IGNORECASE,
 )
@@ -77,7 +77,7 @@ def _short(value: Fraction) -> str:
 
 def _localised(answer: str, language: str) -> str:
     """``3,5`` in a language that writes decimals so; ``1,250`` stays the thousand it would be in English, because it is ambiguous."""
-    if language.split("-")[0] in _DECIMAL_COMMA and _COMMA.fullmatch(answer) and not _GROUPS.fullmatch(answer):
+    if re.split("[-_]", language.lower())[0] in _DECIMAL_COMMA and _COMMA.fullmatch(answer) and not _GROUPS.fullmatch(answer):
         return answer.replace(",", ".")
     return answer
 

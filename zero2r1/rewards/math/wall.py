@@ -26,10 +26,15 @@ from zero2r1.rewards.math.compare import Outcome
 
 LIMIT_S = 1.0
 START_S = 30.0
-CACHED = 50_000
+CACHED, CACHED_LENGTH = 50_000, 400
+"""Outcomes kept, and the longest reference and answer together that are worth it."""
 MAX_REPLY = 1 << 20
 _ROOT = str(Path(__file__).parents[3])
 _START = "import sys; sys.path.insert(0, sys.argv[1]); from zero2r1.rewards.math.worker import main; main()"
+
+
+class WallBroken(RuntimeError):
+    """No worker could be started, so nothing can be compared: a fault of the installation, and no verdict on any answer."""
 
 
 class _Ended(Exception):
@@ -41,15 +46,14 @@ class _Worker:
 
     def __init__(self) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-I", "-c", _START, _ROOT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-            start_new_session=True, env={"OMP_NUM_THREADS": "1", "LC_ALL": "C.UTF-8"},
+            [sys.executable, "-P", "-c", _START, _ROOT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            start_new_session=True, env={**os.environ, "OMP_NUM_THREADS": "1", "LC_ALL": "C.UTF-8"},
         )  # fmt: skip
         self.ready = False
 
     def ask(self, request: Mapping[str, Any], limit_s: float) -> dict[str, Any]:
         if not self.ready:
-            self._line(time.monotonic() + START_S)
-            self.ready = True
+            self._started()
         assert self.process.stdin is not None
         try:
             self.process.stdin.write(json.dumps(request).encode() + b"\n")
@@ -58,6 +62,18 @@ class _Worker:
             raise _Ended("the worker had ended") from error
         reply: dict[str, Any] = json.loads(self._line(time.monotonic() + limit_s))
         return reply
+
+    def _started(self) -> None:
+        try:
+            self._line(time.monotonic() + START_S)
+        except (TimeoutError, _Ended) as error:
+            self.process.kill()
+            said = self.process.stderr.read().decode("utf-8", "replace").strip()[-2000:] if self.process.stderr else ""
+            self.end()
+            raise WallBroken(
+                f"the process that compares mathematical answers does not start ({error or f'{START_S:g} s have passed'}). It says:\n{said}"
+            ) from error
+        self.ready = True
 
     def _line(self, deadline: float) -> bytes:
         assert self.process.stdout is not None
@@ -76,7 +92,7 @@ class _Worker:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
-        for pipe in (self.process.stdin, self.process.stdout):
+        for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
             if pipe is not None:
                 with contextlib.suppress(OSError):
                     pipe.close()
@@ -96,17 +112,22 @@ class Wall:
         atexit.register(self.close)
 
     def compare(self, gold: str, answer: str, *, percent_asked: bool = False) -> Outcome:
-        """As ``compare.compare``, ended after ``limit_s`` seconds, which counts as not shown to be equal."""
+        """As ``compare.compare``, ended after ``limit_s`` seconds, which counts as not shown to be equal.
+
+        Raises:
+            WallBroken: no worker starts.
+        """
         key = (gold, answer, percent_asked)
         with self._lock:
             if key in self._cache:
                 self._cache.move_to_end(key)
                 return self._cache[key]
-        outcome = self._ask(key)
-        with self._lock:
-            self._cache[key] = outcome
-            if len(self._cache) > CACHED:
-                self._cache.popitem(last=False)
+        outcome, final = self._ask(key)
+        if final and len(gold) + len(answer) <= CACHED_LENGTH:
+            with self._lock:
+                self._cache[key] = outcome
+                if len(self._cache) > CACHED:
+                    self._cache.popitem(last=False)
         return outcome
 
     def close(self) -> None:
@@ -117,7 +138,8 @@ class Wall:
             for worker in workers:
                 worker.end()
 
-    def _ask(self, key: tuple[str, str, bool]) -> Outcome:
+    def _ask(self, key: tuple[str, str, bool]) -> tuple[Outcome, bool]:
+        """The outcome, and whether it would be the same another time: what ran out of time on a busy machine is not kept."""
         request = {"gold": key[0], "answer": key[1], "percent_asked": key[2]}
         for _ in range(2):
             worker = self._take()
@@ -125,7 +147,7 @@ class Wall:
                 reply = worker.ask(request, self.limit_s)
             except TimeoutError:
                 self._replace(worker)
-                return Outcome(correct=False, why=f"not shown to be equal within {self.limit_s:g} s")
+                return Outcome(correct=False, why=f"not shown to be equal within {self.limit_s:g} s"), False
             except _Ended:
                 self._replace(worker)
                 continue
@@ -134,8 +156,8 @@ class Wall:
                 raise
             with self._lock:
                 self._idle.append(worker)
-            return Outcome(correct=reply["correct"], why=reply["why"], vote=reply["vote"])
-        return Outcome(correct=False, why="the comparison ended its worker twice")
+            return Outcome(correct=reply["correct"], why=reply["why"], vote=reply["vote"]), True
+        return Outcome(correct=False, why="the comparison ended its worker twice"), False
 
     def _take(self) -> _Worker:
         with self._lock:

@@ -106,7 +106,7 @@ def evaluate(context: typer.Context, files: Files = None, as_json: Json = False)
 
     settings = _settings(context, files or []).settings
     _threads(settings.threads)
-    stage = load_stage(settings)
+    stage = load_stage(settings, say=lambda line: typer.echo(line, err=True))
     figures = stage.measure("eval").figures()
     measured = {"data": stage.world.name, "problems": min(len(stage.world.held_out), settings.evaluation.problems)}
     if as_json:
@@ -123,7 +123,8 @@ def check_run(context: typer.Context, files: Files = None, algorithm: Algorithm 
     from zero2r1.pipeline.api import load_stage
     from zero2r1.pipeline.preflight import preflight
 
-    result = preflight(load_stage(_settings(context, files or [], presets=_bundle(algorithm)).settings))
+    settings = _settings(context, files or [], presets=_bundle(algorithm)).settings
+    result = preflight(load_stage(settings, say=lambda line: typer.echo(line, err=True)))
     for line in result.lines:
         typer.echo(line)
     for fault in result.faults:
@@ -173,7 +174,7 @@ def score(
         typer.Option(help="math, choice, format, language, length, repetition, judge, or my_rewards.py:function; several add up."),
     ],
     out: Annotated[Path | None, typer.Option(help="Write every row with reward, parts, extracted, gold and why added.")] = None,
-    workers: Annotated[int | None, typer.Option(help="Calls at a time; the number of cores if left out.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Calls at a time; the number of cores if left out.")] = None,
     format_mode: Annotated[str, typer.Option(help="strict, think_only or cold_start.")] = "strict",
     max_length: Annotated[int, typer.Option(help="Where the length reward reaches -1.")] = 4096,
     judge_url: Annotated[str | None, typer.Option(help="OpenAI-compatible endpoint, for example http://127.0.0.1:8000/v1.")] = None,

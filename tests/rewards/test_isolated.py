@@ -195,7 +195,7 @@ def test_in_a_grader_every_part_and_reason_stands_in_the_details(isolated):
     fine = Completion(segments=(segment,), text="fine", finish_reason="stop", seed=0, policy_version=0)
     grader = make_grader({"constant": lambda **_: [0.5, 0.5], "mine": isolated(name="mine")}, {"constant": 1.0, "mine": 2.0})
     first, second = grader([problem] * 2, [fine, dataclasses.replace(fine, text="raise")])
-    assert (first.value, second.value) == (2.5, 0.5)
+    assert (first.value, second.value) == (2.5, None)  # what is left of a sum is no reward
     assert first.details["why"] == "looked at fine" and first.details["why_mine"] is None
     assert second.details["why_mine"] == RAISED
     assert second.details["rewards/mine/invalid"] == 1.0 and second.details["gold"] == "2"

@@ -19,6 +19,10 @@ def load_policy(model: str | Path, *, device: torch.device) -> tuple[PreTrainedM
         ValueError: the folder or name cannot be loaded; the message says what to do offline.
     """
     disable_progress_bar()  # it would run through the panel
+    if not Path(model).exists() and "/" not in str(model):  # no Hub name: nothing to ask the network for
+        raise ValueError(
+            f"E404 model: there is no folder {model}. Give a folder with a model, a Hub name (owner/model), laptop or smollm2-135m"
+        )
     try:
         config = AutoConfig.from_pretrained(model, trust_remote_code=False)
         policy = AutoModelForCausalLM.from_pretrained(model, config=config, dtype=torch.float32, trust_remote_code=False)

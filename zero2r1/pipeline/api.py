@@ -15,6 +15,7 @@ from zero2r1.pipeline.laptop import LAPTOP_PROBLEMS, base_model_folder, laptop_w
 from zero2r1.pipeline.preflight import preflight
 from zero2r1.pipeline.world import World
 from zero2r1.pipeline.zero import Extras, Stage, ZeroResult, run_zero
+from zero2r1.pretraining import PretrainStep
 from zero2r1.rewards.accuracy import VERIFIERS
 from zero2r1.rewards.verdict import Verifier
 from zero2r1.run_dir import RunDir
@@ -43,11 +44,21 @@ def load_world(settings: ZeroSettings) -> World:
     )
 
 
-def load_stage(settings: ZeroSettings) -> Stage:
-    """Model and world, ready to be measured or trained."""
+def load_stage(settings: ZeroSettings, *, say: Callable[[str], None] = lambda line: None) -> Stage:
+    """Model and world, ready to be measured or trained. ``say`` hears of a base model that has to be trained first."""
     folder: str | Path = settings.model
     if settings.model == "laptop":
-        folder, _ = base_model_folder(settings.base, seed=settings.seed if settings.base.seed is None else settings.base.seed)
+        seed, steps = settings.seed if settings.base.seed is None else settings.base.seed, settings.base.steps
+
+        def progress(report: PretrainStep) -> None:
+            if report.step == 1:
+                say(
+                    f"the laptop base model is not in the cache: training, {steps} steps, about {steps * 0.3 / 60:.0f} minutes on 2 cores"
+                )
+            elif report.step % 100 == 0:
+                say(f"base  step {report.step}/{steps}  loss {report.loss:.3f}")
+
+        folder, _ = base_model_folder(settings.base, seed=seed, on_step=progress)
     elif settings.model == "smollm2-135m":
         from zero2r1.models.smollm2 import smollm2_folder
 
@@ -57,7 +68,7 @@ def load_stage(settings: ZeroSettings) -> Stage:
 
 def run_stage(settings: ZeroSettings, run: RunDir, *, console: Console, should_stop: Callable[[], bool]) -> ZeroResult:
     """`train zero`: preflight, then the stage with a panel."""
-    stage = load_stage(settings)
+    stage = load_stage(settings, say=lambda line: console.print(line, highlight=False, markup=False))
     checked = preflight(stage)
     console.print("\n".join(checked.lines), highlight=False, markup=False)
     if checked.faults:

@@ -32,6 +32,9 @@ class RewardSettings(Settings):
 
     @model_validator(mode="after")
     def _rules_only(self) -> RewardSettings:
+        for name, meant in (("math", "accuracy"), ("choice", "accuracy")):
+            if name in self.weights:
+                raise ValueError(f"reward.weights names {name}; in training it is {meant}, graded by the verifier each problem names")
         neural = [name for name in self.weights if name not in RULE_REWARDS]
         if neural and not self.allow_neural:
             raise ValueError(

@@ -39,7 +39,8 @@ def run_demo(settings: ZeroSettings, run: RunDir, *, console: Console, judged: b
     began = time.monotonic()
     console.print(
         "1  Base model: a 0.86 M parameter Llama learns a small bilingual world from 4 M tokens of text.\n"
-        "2  R1-Zero: GRPO with rule rewards alone. Expect right answers, longer thoughts, self-checks, and mixed languages.",
+        "2  R1-Zero: GRPO with rule rewards alone. Expect right answers, longer thoughts, self-checks, and mixed languages."
+        + ("" if judged else "\n   This short form takes the whole path with a third of the training: too little for most of it."),
         highlight=False,
     )
     seed = settings.seed if settings.base.seed is None else settings.base.seed

@@ -12,6 +12,7 @@ from zero2r1.pipeline.zero import Stage
 from zero2r1.types import Completion, FinishReason, Problem, Reward, Segment
 
 CHECKED = 20_000
+MOST_UNKNOWN = 0.1
 """Training problems looked at; more would take longer than a preflight should."""
 
 
@@ -42,6 +43,12 @@ def preflight(stage: Stage) -> Preflight:
         f"memory    about {_memory(stage, longest) / 2**30:.2f} GiB: weights, gradients, optimizer, reference, activations, the cache",
         f"reward    {shown}",
     ]
+    share = _unknown_share(stage)
+    if share > MOST_UNKNOWN:
+        lines.append(
+            f"WARNING   {share:.0%} of the prompts' tokens are unknown to this model ({stage.tokenizer.unk_token}): it cannot read these "
+            "problems. The laptop's own models know the words of their small world only"
+        )
     unreadable = _unreadable(stage)
     if unreadable:
         lines.append(
@@ -59,6 +66,13 @@ def _batch(settings: ZeroSettings) -> str:
         f"{rollout.prompts_per_rollout} prompts x {rollout.group_size} answers = {outputs} completions a rollout "
         f"= {parts} update{'s' if parts > 1 else ''} of {outputs // parts}; {settings.steps} steps = {-(-settings.steps // parts)} rollouts"
     )
+
+
+def _unknown_share(stage: Stage) -> float:
+    """Share of the prompts' tokens that stand for words the tokenizer does not know."""
+    unknown = stage.tokenizer.unk_token_id
+    ids = [i for problem in stage.world.train[:500] for i in stage.prompt_ids(problem)]
+    return 0.0 if unknown is None else ids.count(unknown) / max(1, len(ids))
 
 
 def _unreadable(stage: Stage) -> list[str]:
@@ -98,6 +112,11 @@ def _faults(stage: Stage, probes: dict[str, Reward], prompt_tokens: int) -> list
     gold = probes["gold"].value
     if gold is None:
         faults.append(f"the reference answer of {stage.world.train[0].id} cannot be graded: {dict(probes['gold'].details)}")
+    for name in probes["gold"].components:
+        if all(probe.components.get(name) is None for probe in probes.values()):
+            details = probes["gold"].details
+            why = next((text for column, text in details.items() if column.startswith("why") and text), "no reason given")
+            faults.append(f"the reward {name} gives no value for any of the four answers: {why}")
     for name in ("wrong", "empty", "truncated"):
         other = probes[name].value
         if gold is not None and other is not None and other >= gold:

@@ -117,6 +117,8 @@ def named_rewards(
 
             found[short] = IsolatedReward(name, limit_s=limit_s, workers=min(MOST_PROCESSES, workers or os.cpu_count() or 1))
         else:
+            if name == "accuracy":
+                raise ValueError("--reward accuracy: in files it is math or choice, the verifier by its own name")
             near = difflib.get_close_matches(name, [*known, "judge"], n=1)
             hint = f"; did you mean {near[0]}" if near else ""
             raise ValueError(f"--reward {name} is not known{hint}. Choose {', '.join(known)}, judge, or my_rewards.py:function")

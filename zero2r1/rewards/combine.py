@@ -49,7 +49,8 @@ def make_grader(functions: Mapping[str, RewardFn], weights: Mapping[str, float],
     """A grader that sums ``weights[name] * functions[name]`` over the functions that apply.
 
     A completion to which no function applies, or to which one of the ``required`` does not, has the reward ``None``: it could not
-    be graded, which is not 0. (An answer whose reference cannot be read must not be trained on its format alone.)
+    be graded, which is not 0. (An answer whose reference cannot be read must not be trained on its format alone.) Nor has one at which a
+    function failed (:class:`~zero2r1.rewards.isolated.IsolatedReward`): what is left of a sum is no reward.
 
     What the functions log stands in ``Reward.details``, and no function overwrites another's: of two that log ``"why"``, the first
     one's is ``details["why"]``, the other's ``details["why/format"]`` with its own name. The ``required`` functions come first,
@@ -75,9 +76,20 @@ def make_grader(functions: Mapping[str, RewardFn], weights: Mapping[str, float],
                 parts[name] = _call(name, function, columns)
         details = _details(problems, {name: parts[name] for name in sorted(parts, key=lambda name: name not in required)})
         rewards = [_sum({name: part.values[i] for name, part in parts.items()}, weights, details[i]) for i in range(len(completions))]
-        return [replace(r, value=None) if any(r.components[name] is None for name in required) else r for r in rewards]
+        void = [any(r.components[name] is None for name in required) or _failed(parts, i) for i, r in enumerate(rewards)]
+        return [replace(r, value=None) if gone else r for r, gone in zip(rewards, void, strict=True)]
 
     return grade
+
+
+def _failed(parts: Mapping[str, Part], index: int) -> bool:
+    """Whether a function in a process of its own raised, hung or died at a completion: it says so in a column ``why_<name>``."""
+    return any(
+        part.values[index] is None and said[index]
+        for part in parts.values()
+        for column, said in part.logged.items()
+        if column.startswith("why_")
+    )
 
 
 def _columns(problems: Sequence[Problem], completions: Sequence[Completion]) -> dict[str, list[Any]]:

@@ -295,7 +295,8 @@ def _forms(session: _Session, texts: Mapping[str, str]) -> list[str]:
     other = session.call([texts[name]], "messages", session.row)
     if session.probes[name].fault is not None or other.values == session.probes[name].values:
         return []
-    return [f"reads text, not messages ({_shown(other)} instead of {_number(session.value(name))}): give it prompts that are text"]
+    seen = other.fault or " ".join(_number(value) for value in other.values)
+    return [f"reads text, not messages ({seen} instead of {_number(session.value(name))}): give it prompts that are text"]
 
 
 def _shown(probe: Probe) -> str:

@@ -68,7 +68,10 @@ def _import_file(path: Path) -> ModuleType:
 def main() -> None:
     """Greet, import the function, and answer calls until the parent closes the pipe."""
     requests, replies = _take_pipes()
-    greeting = json.loads(requests.readline())
+    first = requests.readline()
+    if not first:
+        return  # the parent ended before it had a use for this process
+    greeting = json.loads(first)
     _end_with(greeting["parent"])
     sys.path[:] = greeting["path"]
     try:

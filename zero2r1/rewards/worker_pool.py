@@ -168,7 +168,7 @@ class _Crew:
                 ended = self._end(worker)
                 if isinstance(error, ImportError) or not accidents_left or self.facts is None or self._closed:
                     fault = str(error) or f"its process ended while importing it ({ended})"
-                    raise RewardError(f"{self.where} cannot be imported:\n{fault}") from None
+                    raise RewardError(f"{self.where} cannot be used:\n{fault}") from None
             else:
                 break
         with self.changed:

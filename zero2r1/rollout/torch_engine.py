@@ -103,7 +103,8 @@ class TorchEngine:
             if context is not None and longest > context:
                 raise ValueError(
                     f"request {request.id}: {len(request.prompt_ids)} prompt tokens and up to {request.params.max_new_tokens} new ones "
-                    f"exceed the model's context of {context}. Shorten the prompt or lower the output cap."
+                    f"exceed the model's context of {context}. Shorten the prompt or lower the cap: "
+                    "--rollout.max_new_tokens, in evaluation --evaluation.max_new_tokens."
                 )
             if longest > self._token_budget:
                 raise ValueError(f"request {request.id} needs {longest} positions; raise the token budget of {self._token_budget}")

@@ -178,7 +178,7 @@ def test_workers_killed_at_random_moments_lose_no_sample():
     moments, killed, stop = random.Random(0), [], threading.Event()
 
     def kill() -> None:
-        while not stop.wait(0.1 + 0.2 * moments.random()):
+        while not stop.wait(0.4 + 0.4 * moments.random()):  # longer than a start takes on a busy machine: one killed then is another case
             oldest = min(workers_of(os.getpid()), default=None)
             if oldest is not None:
                 os.kill(oldest, signal.SIGKILL)
@@ -188,7 +188,7 @@ def test_workers_killed_at_random_moments_lose_no_sample():
     with IsolatedReward(f"{BROKEN}:reward", max_invalid_in_a_row=1000) as reward:
         killer.start()
         try:
-            while len(killed) < 12:
+            while len(killed) < 8:
                 logged: dict[str, list[str | None]] = {}
                 values = reward(completions=["fine"] * 100, log_extra=logged.__setitem__)
                 reasons = logged.get("why_reward", [None] * 100)

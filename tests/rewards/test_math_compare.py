@@ -20,8 +20,8 @@ from zero2r1.rewards.math.tree import Node, Unreadable, number, operation, symbo
 from zero2r1.rewards.math.units import conversion, split_unit
 from zero2r1.rewards.math.verify import verify_math
 
-FILES = ("math_triples.jsonl", "math_triples_unseen.jsonl", "math_triples_measured.jsonl")
-"""The first and the last were written without the code at hand, the second to break it."""
+FILES = ("math_triples.jsonl", "math_triples_unseen.jsonl", "math_triples_measured.jsonl", "math_triples_final.jsonl")
+"""The second was written to break the code, the others without the code at hand."""
 TRIPLES = [json.loads(line) for file in FILES for line in Path(__file__).with_name(file).read_text(encoding="utf-8").splitlines()]
 
 
@@ -189,6 +189,12 @@ def test_polynomials_are_equal_exactly_when_their_values_are(a, b):
 @pytest.mark.parametrize(("a", "b"), [("x+1", "1+x"), ("(1,3]", "1<x\\le 3"), ("\\{1,2\\}", "2,1"), ("y=2x", "2x-y=0"), ("1/2", "0.5")])
 def test_equality_is_symmetric(a, b):
     assert compare(a, b).correct is compare(b, a).correct is True
+
+
+def test_a_sum_of_unknowns_may_carry_the_answer_and_an_equation_may_not():
+    assert compare("116", "m+n=116").correct is True
+    assert compare("13", "2x+3=13").correct is False and compare("5", "3=5").correct is False
+    assert compare("x+y=5", "5").correct is False and compare("x+y=5", "y=5-x").correct is True
 
 
 def test_percent_is_a_value_unless_the_question_asks_for_one():

@@ -247,13 +247,21 @@ def _rational(node: Node) -> Fraction | None:
 
 def _without_name(wanted: Node, given: Node) -> tuple[Node, Node]:
     """``x = 5`` beside ``5``: the name of the unknown may be added or left out where the other side is a value."""
-    if _is_definition(given) and wanted.kind != "relation":
+    if (_is_definition(given) or _is_labelled_sum(given)) and wanted.kind != "relation":
         given = given.args[1]
     elif given.kind in ("list", "union") and wanted.kind in ("list", "set") and any(_is_definition(item) for item in given.args):
         given = operation("list", *(item.args[1] if _is_definition(item) else item for item in given.args))
     elif _is_definition(wanted) and given.kind != "relation" and not variables(wanted.args[1]):
         wanted = wanted.args[1]
     return wanted, given
+
+
+def _is_labelled_sum(node: Node) -> bool:
+    """``m + n = 116``, as contests end: a sum of unknowns is named, and its value given."""
+    if node.kind != "relation" or node.name != "=":
+        return False
+    left, right = node.args
+    return left.kind == "+" and all(part.kind == "symbol" for part in left.args) and bool(variables(left)) and not variables(right)
 
 
 def _is_definition(node: Node) -> bool:

@@ -26,7 +26,7 @@ from zero2r1.grpo.update import FixedPack, UpdateStats, fix_logprobs, policy_upd
 from zero2r1.models.loading import checkpoint_activations
 from zero2r1.rollout.engine import Engine, SamplingParams
 from zero2r1.seeds import derive_seed
-from zero2r1.training.loop import Hooks, Outcome, RunRecord, TrainingHalted
+from zero2r1.training.loop import Hooks, Outcome, RunRecord, TrainingHalted, diverged
 from zero2r1.training.optimizer import build_adamw, learning_rate_factor
 from zero2r1.types import Completion, Grader, Problem
 
@@ -200,10 +200,12 @@ class GrpoTrainer:
         self._dead_steps = 0 if any(scored.has_signal for scored in groups) else self._dead_steps + 1
         self._nonfinite_steps = 0 if stats.applied else self._nonfinite_steps + 1
         if self._nonfinite_steps >= settings.stop_after_nonfinite_steps:
-            raise TrainingHalted(
-                f"E501 diverged: loss {stats.loss} or gradient norm {stats.grad_norm} was not finite for {self._nonfinite_steps} "
-                f"steps in a row, up to step {self.step}. The weights were not touched by them. Lower the learning rate, now "
-                f"{settings.optimizer.learning_rate}: --optimizer.learning_rate {settings.optimizer.learning_rate / 4:g}"
+            raise diverged(
+                loss=stats.loss,
+                grad_norm=stats.grad_norm,
+                in_a_row=self._nonfinite_steps,
+                step=self.step,
+                learning_rate=settings.optimizer.learning_rate,
             )
         if self._dead_steps >= settings.stop_after_dead_steps:
             raise TrainingHalted(

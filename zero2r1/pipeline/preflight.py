@@ -12,7 +12,7 @@ from zero2r1.pipeline.zero import Stage
 from zero2r1.types import Completion, FinishReason, Problem, Reward, Segment
 
 CHECKED = 20_000
-MOST_UNKNOWN = 0.1
+READ_FOR_UNKNOWN, MOST_UNKNOWN = 500, 0.1
 """Training problems looked at; more would take longer than a preflight should."""
 
 
@@ -71,7 +71,7 @@ def _batch(settings: ZeroSettings) -> str:
 def _unknown_share(stage: Stage) -> float:
     """Share of the prompts' tokens that stand for words the tokenizer does not know."""
     unknown = stage.tokenizer.unk_token_id
-    ids = [i for problem in stage.world.train[:500] for i in stage.prompt_ids(problem)]
+    ids = [i for problem in stage.world.train[:READ_FOR_UNKNOWN] for i in stage.prompt_ids(problem)]
     return 0.0 if unknown is None else ids.count(unknown) / max(1, len(ids))
 
 

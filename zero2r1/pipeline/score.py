@@ -12,9 +12,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from zero2r1.rewards.accuracy import VERIFIERS, accuracy_reward
+from zero2r1.rewards.choice import LETTERS
 from zero2r1.rewards.combine import call_reward
+from zero2r1.rewards.extraction import reference_answer
+from zero2r1.rewards.format import format_reward
+from zero2r1.rewards.language import language_reward
+from zero2r1.rewards.length import length_reward, repetition_reward
 from zero2r1.rewards.probes import printable
-from zero2r1.tasks.files import DataError, rows_of
+from zero2r1.tasks.files import DataError, flattened, read_problems, refuse_rows, rows_of
 from zero2r1.types import RewardFn
 
 COMPLETION_COLUMNS = ("completion", "response", "output", "generation")
@@ -22,7 +28,6 @@ GOLD_COLUMNS = ("answer", "gold", "ground_truth", "reward_model.ground_truth", "
 PROMPT_COLUMNS = ("prompt", "question", "problem", "input", "messages")
 ROWS_A_CALL = 16
 """Few enough that progress moves, many enough that a call's own cost does not show."""
-MAX_REPORTED_ROWS = 5
 MOST_PROCESSES = 16
 """Of a function of the user's, whatever the machine has: each imports its file anew."""
 NEEDS_GOLD = frozenset({"math", "choice", "judge"})
@@ -65,22 +70,17 @@ class Scores:
         return math.fsum(values) / len(values) if values else None
 
 
-def rule_rewards(*, think_open: bool | None = None, format_mode: str = "strict", max_length: int = 4096) -> dict[str, RewardFn]:
+def rule_rewards(*, format_mode: str = "strict", max_length: int = 4096) -> dict[str, RewardFn]:
     """The rewards that need nothing but the text, by the names ``score`` knows."""
-    from zero2r1.rewards.accuracy import VERIFIERS, accuracy_reward
-    from zero2r1.rewards.format import format_reward
-    from zero2r1.rewards.language import language_reward
-    from zero2r1.rewards.length import length_reward, repetition_reward
-
     def only(name: str) -> RewardFn:
-        reward = accuracy_reward({name: VERIFIERS[name]}, think_open=think_open, bare=True)
+        reward = accuracy_reward({name: VERIFIERS[name]}, bare=True)
         return lambda completions, **columns: reward(completions=completions, **{**columns, "verifier": [name] * len(completions)})
 
     return {
         "math": only("math"),
         "choice": only("choice"),
-        "format": format_reward(format_mode, think_open=think_open),
-        "language": language_reward(think_open=think_open),
+        "format": format_reward(format_mode),
+        "language": language_reward(),
         "length": length_reward(maximum=max_length, cache=max(1, max_length // 5)),
         "repetition": repetition_reward(),
     }
@@ -183,7 +183,7 @@ def score_file(
 def _checked_rows(path: Path, *, needs_gold: bool) -> list[dict[str, Any]]:
     rows, faults = [], []
     for place, row in rows_of(path):
-        flat = {**row, **{f"{k}.{inner}": v for k, value in row.items() if isinstance(value, Mapping) for inner, v in value.items()}}
+        flat = flattened(row)
         completion = next((flat[name] for name in COMPLETION_COLUMNS if flat.get(name) is not None), None)
         gold = next((flat[name] for name in GOLD_COLUMNS if flat.get(name) is not None), None)
         if not (isinstance(completion, str) or _is_conversation(completion)):
@@ -192,10 +192,7 @@ def _checked_rows(path: Path, *, needs_gold: bool) -> list[dict[str, Any]]:
             faults.append(f"{place}: no reference in any of {', '.join(GOLD_COLUMNS)}; found {', '.join(row)}")
         prompt = next((flat[name] for name in PROMPT_COLUMNS if flat.get(name) is not None), "")
         rows.append({"row": row, "completion": completion, "gold": gold, "prompt": prompt})
-    if faults:
-        more = f"\n  and {len(faults) - MAX_REPORTED_ROWS} more" if len(faults) > MAX_REPORTED_ROWS else ""
-        shown = "\n  ".join(faults[:MAX_REPORTED_ROWS])
-        raise DataError(f"E103 data: {len(faults)} of {len(rows)} rows of {path} cannot be graded:\n  {shown}{more}")
+    refuse_rows(faults, len(rows), path, what="graded")
     if not rows:
         raise DataError(f"E101 data: {path} holds no rows")
     return rows
@@ -264,10 +261,6 @@ def check_references(path: Path | str) -> DataReport:
     Raises:
         DataError: the file cannot be read.
     """
-    from zero2r1.rewards.accuracy import VERIFIERS
-    from zero2r1.rewards.extraction import reference_answer
-    from zero2r1.tasks.files import read_problems
-
     problems = read_problems(path, split="check")
     faults = []
     for problem in problems:
@@ -277,15 +270,14 @@ def check_references(path: Path | str) -> DataReport:
             faults.append((problem.id, gold, f"no verifier is called {problem.verifier!r}"))
             continue
         columns = {**problem.extra, "answer": gold, "language": problem.language, "prompts": problem.question}
-        verdict = verify(_self_answer(gold, problem.verifier, reference_answer), columns)
+        verdict = verify(_self_answer(gold, problem.verifier), columns)
         if verdict.correct is not True:
             faults.append((problem.id, gold, verdict.why if verdict.correct is None else f"it does not equal itself: {verdict.why}"))
     return DataReport(rows=len(problems), unreadable=tuple(faults))
 
 
-def _self_answer(gold: str, verifier: str, reference_answer: Callable[[str], str]) -> str:
+def _self_answer(gold: str, verifier: str) -> str:
+    """What a response would have to say to give exactly this reference."""
     if verifier == "choice" and gold.strip().isdecimal():
-        from zero2r1.rewards.choice import LETTERS
-
         return LETTERS[int(gold) % len(LETTERS)]
     return reference_answer(gold)

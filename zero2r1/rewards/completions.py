@@ -11,6 +11,14 @@ def text_of(completion: Any) -> str:
     return completion if isinstance(completion, str) else str(completion[-1]["content"])
 
 
+def question_of(prompt: Any) -> str:
+    """What the user asked last: the prompt itself, or its last message of the user; empty where nobody asks."""
+    if isinstance(prompt, str):
+        return prompt
+    asked = [message for message in prompt or [] if isinstance(message, Mapping) and message.get("role") == "user"]
+    return str(asked[-1].get("content", "")) if asked else ""
+
+
 def finish_reasons(columns: Mapping[str, Any], count: int) -> list[str]:
     """``stop`` or ``length`` of each completion; ``stop`` where nobody says (files of completions)."""
     given = columns.get("finish_reason")

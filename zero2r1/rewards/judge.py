@@ -24,7 +24,7 @@ from functools import lru_cache
 from typing import Any
 
 from zero2r1.rewards.combine import RewardError, concurrent
-from zero2r1.rewards.completions import finish_reasons, starts_inside_thinking, text_of
+from zero2r1.rewards.completions import finish_reasons, question_of, starts_inside_thinking, text_of
 from zero2r1.template import parse_response, visible_part
 from zero2r1.types import RewardFn
 
@@ -268,12 +268,9 @@ def _references(columns: Mapping[str, Any], count: int) -> list[str | None]:
 
 
 def _question(prompt: Any) -> str:
-    if isinstance(prompt, str):
-        return prompt
-    question = next((message["content"] for message in reversed(prompt) if message["role"] == "user"), None)
-    if question is None:
+    if not isinstance(prompt, str) and not any(message["role"] == "user" for message in prompt):
         raise ValueError(f"a prompt without a message of the user cannot be judged: {prompt!r:.200}")
-    return str(question)
+    return question_of(prompt)
 
 
 def _mark(texts: tuple[str, ...]) -> str:

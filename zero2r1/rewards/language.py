@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from zero2r1.rewards.completions import starts_inside_thinking, text_of
+from zero2r1.rewards.completions import question_of, starts_inside_thinking, text_of
 from zero2r1.rewards.latin import MISSING, likely_language, words_in_language
 from zero2r1.rewards.script_words import Word, says_something, words_of
 from zero2r1.types import RewardFn
@@ -168,7 +168,7 @@ def language_reward(*, think_open: bool | None = None) -> RewardFn:
         for i, completion in enumerate(completions):
             row = {name: columns[name][i] for name in ("prompts", "prompt", "language") if isinstance(columns.get(name), list)}
             inside = starts_inside_thinking(row) if think_open is None else think_open
-            target = row.get("language") or question_language(_question(row))
+            target = row.get("language") or question_language(question_of(row.get("prompts", row.get("prompt", ""))))
             verdicts.append(language_share(_thinking(text_of(completion), inside), str(target)) if target else None)
         log_extra("language_target", [verdict.language if verdict else None for verdict in verdicts])
         log_extra("language_words", [verdict.words if verdict else None for verdict in verdicts])
@@ -177,14 +177,6 @@ def language_reward(*, think_open: bool | None = None) -> RewardFn:
         return [verdict.share if verdict else None for verdict in verdicts]
 
     return language
-
-
-def _question(row: Mapping[str, Any]) -> str:
-    prompt = row.get("prompts", row.get("prompt", ""))
-    if isinstance(prompt, str):
-        return prompt
-    asked = [message for message in prompt if message.get("role") == "user"]
-    return str(asked[-1]["content"]) if asked else ""
 
 
 def _thinking(text: str, think_open: bool) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from zero2r1.seeds import derive_seed
+from zero2r1.training.packing import split_into_packs
 from zero2r1.types import TrainingSample
 
 
@@ -76,8 +77,6 @@ def training_samples(examples: Sequence[SftExample]) -> list[TrainingSample]:
     ]
 
 
-def micro_batches(samples: Sequence[TrainingSample], *, packing: bool, tokens: int) -> Iterator[list[TrainingSample]]:
+def micro_batches(samples: Sequence[TrainingSample], *, packing: bool, tokens: int) -> list[list[TrainingSample]]:
     """The forward passes of one update: packs of up to so many tokens, or one example each."""
-    from zero2r1.training.packing import split_into_packs
-
-    yield from split_into_packs(samples, tokens) if packing else [[sample] for sample in samples]
+    return split_into_packs(samples, tokens) if packing else [[sample] for sample in samples]

@@ -15,7 +15,7 @@ from zero2r1.models.loading import checkpoint_activations
 from zero2r1.sft.config import SftSettings
 from zero2r1.sft.examples import SftExample, batch_of_step, fit, micro_batches, training_samples
 from zero2r1.training.logprobs import completion_logprobs
-from zero2r1.training.loop import Hooks, Outcome, RunRecord, TrainingHalted
+from zero2r1.training.loop import Hooks, Outcome, RunRecord, diverged
 from zero2r1.training.optimizer import build_adamw, learning_rate_factor
 from zero2r1.training.packing import pack
 from zero2r1.training.step import clip_and_step, head_options, training_context
@@ -114,11 +114,12 @@ class SftTrainer:
     def _guard(self, applied: bool, loss: float, grad_norm: float) -> None:
         self._nonfinite_steps = 0 if applied else self._nonfinite_steps + 1
         if self._nonfinite_steps >= self._settings.stop_after_nonfinite_steps:
-            rate = self._settings.optimizer.learning_rate
-            raise TrainingHalted(
-                f"E501 diverged: loss {loss} or gradient norm {grad_norm} was not finite for {self._nonfinite_steps} steps in a row, up to "
-                f"step {self.step}. The weights were not touched by them. Lower the learning rate, now {rate}: "
-                f"--optimizer.learning_rate {rate / 4:g}"
+            raise diverged(
+                loss=loss,
+                grad_norm=grad_norm,
+                in_a_row=self._nonfinite_steps,
+                step=self.step,
+                learning_rate=self._settings.optimizer.learning_rate,
             )
 
     def _save(self) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from zero2r1.tasks.files import MAX_REPORTED_ROWS, DataError, rows_of
+from zero2r1.tasks.files import DataError, refuse_rows, rows_of
 from zero2r1.types import Message
 
 ROLES = {"human": "user", "gpt": "assistant", "system": "system", "user": "user", "assistant": "assistant"}
@@ -34,10 +34,7 @@ def read_dialogues(path: Path | str) -> list[Dialogue]:
             found.append(dialogue_of(row))
         except DataError as fault:
             faults.append(f"{place}: {fault}")
-    if faults:
-        more = f"\n  and {len(faults) - MAX_REPORTED_ROWS} more" if len(faults) > MAX_REPORTED_ROWS else ""
-        shown = "\n  ".join(faults[:MAX_REPORTED_ROWS])
-        raise DataError(f"E103 data: {len(faults)} of {len(faults) + len(found)} rows of {path} cannot be used:\n  {shown}{more}")
+    refuse_rows(faults, len(faults) + len(found), path)
     if not found:
         raise DataError(f"E101 data: {path} holds no rows")
     return found

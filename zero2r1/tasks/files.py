@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,16 +51,25 @@ def read_problems(path: Path | str, *, split: str, columns: Mapping[str, str] | 
             faults.append(f"{place}: the id {problem.id!r} stands at {seen[problem.id]} already")
         seen[problem.id] = place
         found.append(problem)
+    refuse_rows(faults, len(rows), path)
+    return found
+
+
+def refuse_rows(faults: Sequence[str], count: int, path: Path, *, what: str = "used") -> None:
+    """Raise for rows that cannot be used, the first few named; nothing happens where there are none.
+
+    Raises:
+        DataError: ``faults``, each beginning with its place, is not empty.
+    """
     if faults:
         shown = "\n  ".join(faults[:MAX_REPORTED_ROWS])
         more = f"\n  and {len(faults) - MAX_REPORTED_ROWS} more" if len(faults) > MAX_REPORTED_ROWS else ""
-        raise DataError(f"E103 data: {len(faults)} of {len(rows)} rows of {path} cannot be used:\n  {shown}{more}")
-    return found
+        raise DataError(f"E103 data: {len(faults)} of {count} rows of {path} cannot be {what}:\n  {shown}{more}")
 
 
 def detect_columns(row: Mapping[str, Any], path: Path, given: Mapping[str, str]) -> tuple[str, str]:
     """Names of the prompt and answer columns of a file whose first row this is; nested ones with a dot."""
-    flat = _flat(row)
+    flat = flattened(row)
     unknown = set(given) - {"prompt", "answer"}
     if unknown:
         raise DataError(f"data.columns knows prompt and answer, not {sorted(unknown)}")
@@ -80,7 +89,8 @@ def detect_columns(row: Mapping[str, Any], path: Path, given: Mapping[str, str])
     return prompt, answer
 
 
-def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
+def flattened(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row with the columns of its columns beside it: ``{"a": {"b": 1}}`` has ``a`` and ``a.b``."""
     flat = dict(row)
     for name, value in row.items():
         if isinstance(value, Mapping):
@@ -89,7 +99,7 @@ def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _problem(row: Mapping[str, Any], prompt: str, answer: str, path: Path, split: str, index: int) -> Problem:
-    flat = _flat(row)
+    flat = flattened(row)
     gold = flat.get(answer)
     if not isinstance(gold, (str, int, float)) or isinstance(gold, bool) or not str(gold).strip():
         raise DataError(f"{answer} is {gold!r}, not an answer")

@@ -28,6 +28,15 @@ class TrainingHalted(ValueError):
     """A guard stopped the run; the last checkpoint is intact."""
 
 
+def diverged(*, loss: float, grad_norm: float, in_a_row: int, step: int, learning_rate: float) -> TrainingHalted:
+    """What to raise when nothing was finite for so many steps."""
+    return TrainingHalted(
+        f"E501 diverged: loss {loss} or gradient norm {grad_norm} was not finite for {in_a_row} steps in a row, up to step {step}. "
+        f"The weights were not touched by them. Lower the learning rate, now {learning_rate}: "
+        f"--optimizer.learning_rate {learning_rate / 4:g}"
+    )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hooks:
     """Where others look in. None of them can change what is computed."""

@@ -14,19 +14,14 @@ _RAISED = re.compile(f"[{''.join(_SUPERSCRIPTS)}]+")
 _LOWERED = re.compile(f"[{''.join(_SUBSCRIPTS)}]+")
 _CHARACTERS = {
     "\u2212": "-", "\u2010": "-", "\u2011": "-", "\u2012": "-", "\u2013": "-", "\ufe63": "-", "×": r"\times ", "÷": r"\div ",
-    "·": r"\cdot ",
-    "⋅": r"\cdot ", "∙": r"\cdot ", "∗": "*", "∕": "/", "⁄": "/", "√": r"\sqrt ", "∛": r"\cbrt ", "π": r"\pi ", "∞": r"\infty ",
-    "≤": r"\le ",
-    "≥": r"\ge ", "≦": r"\le ", "≧": r"\ge ", "≠": r"\ne ", "±": r"\pm ", "∓": r"\mp ", "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ",
-    "∅": r"\emptyset ", "ℝ": r"\mathbb{R}", "°": r"^\circ ", "º": r"^\circ ", "⟨": r"\langle ", "⟩": r"\rangle ", "⌊": r"\lfloor ",
-    "⌋": r"\rfloor ", "⌈": r"\lceil ", "⌉": r"\rceil ", "，": ",", "。": ".", "；": ";", "：": ":", "、": ",", "\u00a0": " ",
-    "\u202f": r"\,",
-    "\u2009": r"\,", "\u200b": "", "\u200c": "", "\u200d": "", "\u2060": "", "\ufeff": "", "’": "'", "′": "'", "€": r" \euro ",
-    "£": r" \pound ",
-    "¥": r" \yen ", "₩": r" \won ", "￥": r" \yen ", "¢": r" \cent ", "㎡": r" \text{m}^2",
-    "㎠": r" \text{cm}^2", "㎢": r" \text{km}^2", "㎥": r" \text{m}^3", "㎤": r" \text{cm}^3",
-    "α": r"\alpha ", "β": r"\beta ", "γ": r"\gamma ", "θ": r"\theta ",
-    "λ": r"\lambda ", "μ": r"\mu ", "φ": r"\phi ", "ω": r"\omega ",
+    "·": r"\cdot ", "⋅": r"\cdot ", "∙": r"\cdot ", "∗": "*", "∕": "/", "⁄": "/", "√": r"\sqrt ", "∛": r"\cbrt ", "π": r"\pi ",
+    "∞": r"\infty ", "≤": r"\le ", "≥": r"\ge ", "≦": r"\le ", "≧": r"\ge ", "≠": r"\ne ", "±": r"\pm ", "∓": r"\mp ", "∪": r"\cup ",
+    "∩": r"\cap ", "∈": r"\in ", "∅": r"\emptyset ", "ℝ": r"\mathbb{R}", "°": r"^\circ ", "º": r"^\circ ", "⟨": r"\langle ",
+    "⟩": r"\rangle ", "⌊": r"\lfloor ", "⌋": r"\rfloor ", "⌈": r"\lceil ", "⌉": r"\rceil ", "，": ",", "。": ".", "；": ";", "：": ":",
+    "、": ",", "\u00a0": " ", "\u202f": r"\,", "\u2009": r"\,", "\u200b": "", "\u200c": "", "\u200d": "", "\u2060": "", "\ufeff": "",
+    "’": "'", "′": "'", "€": r" \euro ", "£": r" \pound ", "¥": r" \yen ", "₩": r" \won ", "￥": r" \yen ", "¢": r" \cent ",
+    "㎡": r" \text{m}^2", "㎠": r" \text{cm}^2", "㎢": r" \text{km}^2", "㎥": r" \text{m}^3", "㎤": r" \text{cm}^3", "α": r"\alpha ",
+    "β": r"\beta ", "γ": r"\gamma ", "θ": r"\theta ", "λ": r"\lambda ", "μ": r"\mu ", "φ": r"\phi ", "ω": r"\omega ",
 }  # fmt: skip
 _TRANSLATE = str.maketrans(_CHARACTERS)
 _ROOT = re.compile(r"([√∛])\s*(\d+(?:\.\d+)?|[a-zA-Z])")

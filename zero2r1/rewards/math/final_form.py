@@ -97,9 +97,8 @@ def _open_operations(node: Node) -> set[str]:
 def _has_rational_root(node: Node) -> bool:
     node = node.args[0] if node.kind == "neg" else node
     parts = [arg.value for arg in node.args] if node.kind == "/" else [node.value]
-    return all(value is not None and isqrt(abs(value.numerator)) ** 2 == abs(value.numerator) for value in parts) and all(
-        value is not None and isqrt(value.denominator) ** 2 == value.denominator for value in parts
-    )
+    whole = [abs(k) for value in parts if value is not None for k in (value.numerator, value.denominator)]
+    return len(whole) == 2 * len(parts) and all(isqrt(k) ** 2 == k for k in whole)
 
 
 def _outside_functions(node: Node) -> Iterator[Node]:

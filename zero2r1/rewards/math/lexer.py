@@ -76,17 +76,13 @@ def tokens_of(text: str) -> list[Token]:
         if match is None:
             raise Unreadable(f"the character {text[position]!r} has no place in an answer")
         kind, piece = str(match.lastgroup), match.group()
-        if kind in ("environment", "content"):
-            kind = "begin" if kind == "environment" else "text"
         if kind == "thousands" and depth > 0:  # (1,200) is a point
-            match = re.compile(r"\d+").match(text, position)
-            assert match is not None
-            kind, piece = "number", match.group()
+            kind, piece = "number", piece.partition(",")[0]
         position += len(piece)
         if kind == "space":
             spaced = True
             continue
-        new = _tokens(kind, piece, match.groupdict().get("content") or "", spaced, depth)
+        new = _tokens(kind, piece, match["content"] or "", spaced)
         for token in new:
             depth += (token.kind in ("(", "[", "\\{")) - (token.kind in (")", "]", "\\}"))
             if depth > MAX_DEPTH:
@@ -99,19 +95,15 @@ def tokens_of(text: str) -> list[Token]:
     return found
 
 
-def _tokens(kind: str, piece: str, content: str, spaced: bool, depth: int) -> list[Token]:
+def _tokens(kind: str, piece: str, content: str, spaced: bool) -> list[Token]:
     if kind in ("number", "scientific"):
         return [Token(kind="number", text=piece, spaced=spaced)]
     if kind == "thousands":
         return [Token(kind="number", text=piece.replace(",", ""), spaced=spaced)]
     if kind == "text":
         return [_textual(piece, content.strip(), spaced)]
-    if kind == "begin":
-        return [Token(kind="begin", text=piece, spaced=spaced)]
-    if kind == "end":
-        return [Token(kind="end", text=piece, spaced=spaced)]
-    if kind == "newline":
-        return [Token(kind="newline", text=piece, spaced=spaced)]
+    if kind in ("begin", "end", "newline"):
+        return [Token(kind=kind, text=piece, spaced=spaced)]
     if kind == "command":
         name = _COMMAND_NAMES.get(piece, piece)
         return [Token(kind="symbol" if len(name) == 1 and name.isalpha() else name, text=name, spaced=spaced)] if name else []

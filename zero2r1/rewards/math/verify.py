@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any
 
+from zero2r1.rewards.completions import question_of
 from zero2r1.rewards.extraction import reference_answer
 from zero2r1.rewards.math.clean import clean
 from zero2r1.rewards.math.plain import plain_number
@@ -83,7 +84,5 @@ def _localised(answer: str, language: str) -> str:
 
 
 def _asks_for_percent(columns: Mapping[str, Any]) -> bool:
-    question = next((columns[name] for name in ("prompts", "prompt", "question", "problem") if columns.get(name)), "")
-    if isinstance(question, list):
-        question = next((m.get("content", "") for m in reversed(question) if isinstance(m, Mapping) and m.get("role") == "user"), "")
-    return bool(_PERCENT.search(str(question)))
+    asked = next((columns[name] for name in ("prompts", "prompt", "question", "problem") if columns.get(name)), "")
+    return bool(_PERCENT.search(question_of(asked)))

@@ -30,10 +30,11 @@ T_CRITICAL = {1: 12.71, 2: 4.30, 3: 3.18, 4: 2.78, 6: 2.45, 8: 2.31}
 """Two-sided 95 % points of Student's t by degrees of freedom."""
 
 
-def stage_of(folder: Path, seed: int, steps: int) -> Any:
+def laptop_stage(folder: Path, seed: int, steps: int) -> tuple[Any, Any]:
+    """The stage and its settings."""
     from zero2r1.pipeline.config import ZeroSettings
     from zero2r1.pipeline.laptop import laptop_world
-    from zero2r1.pipeline.zero import Stage
+    from zero2r1.pipeline.rl import stage_of
 
     settings = ZeroSettings.model_validate(
         {
@@ -50,7 +51,7 @@ def stage_of(folder: Path, seed: int, steps: int) -> Any:
             "evaluation": {"problems": 128, "samples": 8, "max_new_tokens": CAP},
         }
     )  # fmt: skip
-    return Stage(folder, laptop_world(seed=seed, train=8192, held_out=128), settings)
+    return stage_of(folder, laptop_world(seed=seed, train=8192, held_out=128), settings), settings
 
 
 def run_zero2r1(folder: Path, seed: int, steps: int) -> dict[str, Any]:
@@ -58,7 +59,7 @@ def run_zero2r1(folder: Path, seed: int, steps: int) -> dict[str, Any]:
     from zero2r1.grpo.trainer import Environment, GrpoTrainer, Hooks
     from zero2r1.run_dir import RunDir
 
-    stage = stage_of(folder, seed, steps)
+    stage, settings = laptop_stage(folder, seed, steps)
     rows: list[dict[str, Any]] = []
     began = time.monotonic()
 
@@ -70,11 +71,11 @@ def run_zero2r1(folder: Path, seed: int, steps: int) -> dict[str, Any]:
         environment = Environment(
             problems=stage.world.train,
             encode=lambda problem: EncodedPrompt(prompt_ids=stage.prompt_ids(problem)),
-            grader=stage.world.grader(stage.settings.reward),
+            grader=stage.world.grader(settings.reward),
             stop_token_ids=stage.stops,
         )
         GrpoTrainer(
-            stage.policy, stage.engine, environment, stage.settings, run=run, checkpoints=Path(place) / "checkpoints",
+            stage.policy, stage.engine, environment, settings, run=run, checkpoints=Path(place) / "checkpoints",
             save_model=stage.save, hooks=Hooks(on_step=keep),
         ).train()  # fmt: skip
     return {"rows": rows, "pass@1": stage.measure("end").figures()["pass@1"]}
@@ -86,7 +87,7 @@ def run_trl(folder: Path, seed: int, steps: int) -> dict[str, Any]:
 
     from zero2r1.grpo.sampling import questions_of_rollout
 
-    stage = stage_of(folder, seed, steps)
+    stage, settings = laptop_stage(folder, seed, steps)
     questions = [
         problem for number in range(steps) for problem in questions_of_rollout(stage.world.train, number, PROMPTS, seed=seed)
     ]  # fmt: skip
@@ -103,7 +104,7 @@ def run_trl(folder: Path, seed: int, steps: int) -> dict[str, Any]:
         )  # fmt: skip
         trainer = GRPOTrainer(
             model=str(folder),
-            reward_funcs=_trl_reward(stage, rows),
+            reward_funcs=_trl_reward(stage, settings, rows),
             args=config,
             train_dataset=Dataset.from_dict({"prompt": prompts, "index": list(range(len(prompts)))}),
             processing_class=stage.tokenizer,
@@ -115,11 +116,11 @@ def run_trl(folder: Path, seed: int, steps: int) -> dict[str, Any]:
     return {"rows": rows, "pass@1": stage.measure("end").figures()["pass@1"]}
 
 
-def _trl_reward(stage: Any, rows: list[dict[str, Any]]) -> Callable[..., list[float]]:
+def _trl_reward(stage: Any, settings: Any, rows: list[dict[str, Any]]) -> Callable[..., list[float]]:
     """The stage's own grader behind TRL's signature; keeps mean reward and accuracy of every rollout."""
     from zero2r1.types import Completion, Segment
 
-    grade = stage.world.grader(stage.settings.reward)
+    grade = stage.world.grader(settings.reward)
 
     def reward(completion_ids: list[list[int]], index: list[int], **_: Any) -> list[float]:
         completions = []

@@ -20,11 +20,12 @@ LAYERS: dict[str, int] = {
     for layer, names in enumerate(
         [
             "types template seeds process",
+            "samples",
             "config run_dir tasks rewards models tracking",
             "rollout training checkpoint",
-            "grpo sft reward_models rejection_sampling eval pretraining panel figures",
+            "grpo sft reward_models cold_start rejection_sampling eval pretraining panel figures",
             "pipeline distill",
-            "distributed serve dashboard",
+            "distributed serve dashboard report",
             "cli",
         ]
     )

@@ -124,7 +124,7 @@ def check_run(context: typer.Context, files: Files = None, algorithm: Algorithm 
     from zero2r1.pipeline.preflight import preflight
 
     settings = _settings(context, files or [], presets=_bundle(algorithm)).settings
-    result = preflight(load_stage(settings, say=lambda line: typer.echo(line, err=True)))
+    result = preflight(load_stage(settings, say=lambda line: typer.echo(line, err=True)), settings)
     for line in result.lines:
         typer.echo(line)
     for fault in result.faults:

@@ -104,6 +104,11 @@ def visible_part(text: str, *, think_open: bool = False) -> str | None:
     return None if "<think>" in shown else shown
 
 
+def write_thinking(reasoning: str, summary: str) -> str:
+    """A response with its thinking in tags, as the released R1 models write it. ``parse_response`` reads it back."""
+    return f"<think>\n{reasoning.strip()}\n</think>\n\n{summary.strip()}"
+
+
 def write_cold_start(reasoning: str, summary: str, *, token: str = COLD_START_TOKEN) -> str:
     """One cold-start output: ``token reasoning token summary``.
 

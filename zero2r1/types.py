@@ -47,6 +47,11 @@ class Problem:
     """Every other column of the data set; reward functions receive them as keywords."""
 
     @property
+    def messages(self) -> tuple[Message, ...]:
+        """The prompt as turns of a dialogue."""
+        return (Message(role="user", content=self.prompt),) if isinstance(self.prompt, str) else self.prompt
+
+    @property
     def question(self) -> str:
         """The text the user asked last: the prompt itself, or its last user message."""
         if isinstance(self.prompt, str):

@@ -15,8 +15,8 @@ from zero2r1.grpo.config import ALGORITHMS
 from zero2r1.pipeline.api import load_world
 from zero2r1.pipeline.config import RewardSettings
 from zero2r1.pipeline.preflight import preflight
+from zero2r1.pipeline.rl import stage_of
 from zero2r1.pipeline.world import World
-from zero2r1.pipeline.zero import Stage
 from zero2r1.rewards.accuracy import VERIFIERS
 from zero2r1.run_dir import RunDir
 from zero2r1.types import Completion, Segment
@@ -146,16 +146,16 @@ def test_a_budget_that_holds_no_answer_is_refused_before_training(model, tmp_pat
 def test_references_that_cannot_be_read_are_counted(model, tmp_path):
     odd = dataclasses.replace(problems(1, "train")[0], id="odd", answer="\\frac{7}{")
     world = World(name="w", train=(*problems(3, "train"), odd), held_out=(), template="zero", verifiers=VERIFIERS)
-    lines = preflight(Stage(model, world, small())).lines
+    lines = preflight(stage_of(model, world, small()), small()).lines
     assert "reference 1 of 4 cannot be read by their verifier; outputs to them are never graded: odd" in lines[-1]
 
 
 def test_a_template_that_opens_the_thinking_is_noticed_by_every_reward(model):
     world = World(name="w", train=tuple(problems(2, "train")), held_out=(), template="user : {question} <think>", verifiers=VERIFIERS)
-    stage = Stage(model, world, small())
+    stage = stage_of(model, world, small())
     assert stage.world.think_open
     gold = stage.world.train[0].answer
-    found = preflight(stage)
+    found = preflight(stage, small())
     assert not [fault for fault in found.faults if "does not beat" in fault]
     rewards = stage.world.rewards()
     told = {"answer": [gold], "verifier": ["math"], "finish_reason": ["stop"], "language": ["en"], "log_extra": lambda *_: None}

@@ -123,7 +123,7 @@ def test_the_template_asks_for_structure_only() -> None:
 
 
 def test_words_are_unique_and_no_word_is_of_two_languages() -> None:
-    assert len(set(vocabulary())) == len(vocabulary()) <= 256 - len(TAGS) - 5
+    assert len(set(vocabulary())) == len(vocabulary()) <= 384 - len(TAGS) - 5
     assert not WORDS_OF["en"] & WORDS_OF["ko"]
 
 

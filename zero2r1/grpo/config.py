@@ -12,10 +12,10 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from zero2r1.config import Settings
-from zero2r1.training.config import ComputeSettings, OptimizerSettings
+from zero2r1.training.config import ComputeSettings, OptimizerSettings, SamplerSettings
 
 
-class RolloutSettings(Settings):
+class RolloutSettings(SamplerSettings):
     """Sampling: 512 questions x 16 outputs = 8,192 outputs a rollout (paper, section 2.3)."""
 
     prompts_per_rollout: int = Field(512, ge=1)
@@ -24,8 +24,6 @@ class RolloutSettings(Settings):
     max_new_tokens: int = Field(32_768, ge=1)
     max_new_tokens_from_step: dict[int, int] = {8_200: 65_536}  # the cap changes at these steps
     top_p: float = 1.0  # anything else is refused
-    token_budget: int = Field(262_144, ge=1)  # positions of all rows decoded at once: bounds the memory of the cache
-    max_rows: int = Field(256, ge=1)
 
     @field_validator("top_p")
     @classmethod
@@ -62,6 +60,15 @@ class GrpoSettings(Settings):
     old_logprobs: Literal["auto", "sampler", "recompute"] = "auto"  # auto: the sampler's, if its engine is exact
 
 
+class ConvergenceSettings(Settings):
+    """Stop when a figure no longer rises (:func:`zero2r1.grpo.convergence.converged`). The paper says "until convergence" and no more."""
+
+    figure: str = "rewards/accuracy/mean"  # a column of metrics.jsonl
+    window: int = Field(100, ge=1)  # steps of each of the two means that are compared
+    min_gain: float = 0.005
+    patience: int = Field(20, ge=1)  # steps in a row for which the gain has to be smaller
+
+
 class TrainSettings(Settings):
     """Everything the GRPO trainer needs."""
 
@@ -71,6 +78,7 @@ class TrainSettings(Settings):
     grpo: GrpoSettings = GrpoSettings()
     optimizer: OptimizerSettings = OptimizerSettings()
     compute: ComputeSettings = ComputeSettings()
+    convergence: ConvergenceSettings | None = None  # none: all steps are taken
     evaluate_every: int | None = Field(100, ge=1)
     checkpoint_every: int = Field(100, ge=1)
     keep_checkpoints: int = Field(3, ge=1)

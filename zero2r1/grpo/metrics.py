@@ -36,7 +36,7 @@ def rollout_metrics(groups: Sequence[ScoredGroup], descriptions: Sequence[Sequen
     if graded:
         metrics["reward"] = fmean(graded)
         metrics["reward_std"] = fmean(pstdev(group) for group in values if group)
-    metrics |= _component_metrics(rollouts)
+    metrics |= _component_metrics(rollouts) | _domain_metrics(groups)
     flat = [description for group in descriptions for description in group]
     for name in flat[0] if flat else ():
         metrics[f"reasoning/{name}"] = fmean(description[name] for description in flat)
@@ -51,6 +51,15 @@ def _component_metrics(rollouts: Sequence[Rollout]) -> dict[str, float]:
             metrics[f"rewards/{name}/mean"] = fmean(values)
             metrics[f"rewards/{name}/std"] = pstdev(values)
     return metrics
+
+
+def _domain_metrics(groups: Sequence[ScoredGroup]) -> dict[str, float]:
+    """``domains/math/accuracy`` for every domain, where there are several."""
+    right: dict[str, list[float]] = {}
+    for scored in groups:
+        grades = (rollout.reward.components.get("accuracy") for rollout in scored.group.rollouts)
+        right.setdefault(scored.group.problem.domain, []).extend(grade for grade in grades if grade is not None)
+    return {f"domains/{name}/accuracy": fmean(grades) for name, grades in sorted(right.items()) if grades} if len(right) > 1 else {}
 
 
 def _all_at(scored: ScoredGroup, accuracy: float) -> bool:

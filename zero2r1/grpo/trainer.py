@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from zero2r1.checkpoint import load_latest, load_optimizer_tensors, load_weights, optimizer_tensors, save_checkpoint
 from zero2r1.grpo.batches import ScoredGroup, cut_by_question, score_group, training_samples
 from zero2r1.grpo.config import TrainSettings
+from zero2r1.grpo.convergence import converged
 from zero2r1.grpo.metrics import Description, rollout_metrics, rollout_rows
 from zero2r1.grpo.sampling import EncodePrompt, questions_of_rollout, sample_groups
 from zero2r1.grpo.update import FixedPack, UpdateStats, fix_logprobs, policy_update
@@ -86,16 +87,17 @@ class GrpoTrainer:
         self._optimizer = build_adamw(policy, learning_rate=opt.learning_rate, betas=opt.betas, weight_decay=opt.weight_decay)
         self.step = 0
         self._dead_steps = self._nonfinite_steps = 0
+        self._history: list[float] = []  # of the figure that decides on convergence, as far back as it looks
 
     def train(self) -> Outcome:
-        """Run to ``settings.steps``, or until asked to stop. Resumes by itself.
+        """Run to ``settings.steps`` or to convergence, or until asked to stop. Resumes by itself.
 
         Raises:
             TrainingHalted: no group had unequal rewards, or nothing was finite, for too many steps in a row.
         """
         self._resume()
         self._engine.load_weights(None, self.step)
-        while self.step < self._settings.steps:
+        while not self._finished():
             before = self.step
             self._one_rollout()
             self._engine.load_weights(None, self.step)
@@ -103,11 +105,16 @@ class GrpoTrainer:
             if self._hooks.evaluate and self._crossed(before, self._settings.evaluate_every):
                 self._hooks.evaluate(self.step)
             stop = self._hooks.should_stop()
-            if stop or self.step >= self._settings.steps or self._crossed(before, self._settings.checkpoint_every):
+            if stop or self._finished() or self._crossed(before, self._settings.checkpoint_every):
                 self._save()
             if stop:
                 return Outcome.STOPPED
         return Outcome.DONE
+
+    def _finished(self) -> bool:
+        rule = self._settings.convergence
+        done = rule is not None and converged(self._history, window=rule.window, min_gain=rule.min_gain, patience=rule.patience)
+        return done or self.step >= self._settings.steps
 
     def _crossed(self, before: int, every: int | None) -> bool:
         return every is not None and self.step // every > before // every
@@ -191,9 +198,18 @@ class GrpoTrainer:
             "tokens_per_s": metrics["num_tokens"] / max(seconds, 1e-9),
             **{f"timing_s/{name}": value for name, value in timings.items()},
         }
+        self._remember(row)
         self._run.append_metrics(row)
         self._run.write_rollouts(self.step, rollout_rows(self.step, groups, described))
         self._hooks.on_step(row)
+
+    def _remember(self, row: Mapping[str, Any]) -> None:
+        rule = self._settings.convergence
+        if rule is None:
+            return
+        if not isinstance(row.get(rule.figure), (int, float)):
+            raise ValueError(f"convergence.figure is {rule.figure}, which this run does not measure. It has: {', '.join(sorted(row))}")
+        self._history = [*self._history, float(row[rule.figure])][-(2 * rule.window + rule.patience - 1) :]
 
     def _guard(self, groups: Sequence[ScoredGroup], stats: UpdateStats) -> None:
         settings = self._settings
@@ -223,6 +239,7 @@ class GrpoTrainer:
             "optimizer": optimizer_state,
             "dead_steps": self._dead_steps,
             "nonfinite_steps": self._nonfinite_steps,
+            "history": self._history,
         }
         save_checkpoint(
             self._checkpoints,
@@ -247,5 +264,6 @@ class GrpoTrainer:
         load_optimizer_tensors(self._optimizer, self._policy, tensors, found.state["optimizer"])
         self.step = found.state["step"]
         self._dead_steps, self._nonfinite_steps = found.state["dead_steps"], found.state["nonfinite_steps"]
+        self._history = found.state["history"]
         self._run.truncate_after(self.step)
         self._run.append_event("resumed", step=self.step)

@@ -10,11 +10,12 @@ import torch
 from rich.console import Console
 
 from zero2r1.panel import Panel
-from zero2r1.pipeline.config import ZeroSettings
+from zero2r1.pipeline.config import BaseSettings, ZeroSettings
 from zero2r1.pipeline.laptop import LAPTOP_PROBLEMS, base_model_folder, laptop_world
 from zero2r1.pipeline.preflight import preflight
+from zero2r1.pipeline.rl import Extras, RlResult, run_rl, stage_of
+from zero2r1.pipeline.stage import Stage
 from zero2r1.pipeline.world import World
-from zero2r1.pipeline.zero import Extras, Stage, ZeroResult, run_zero
 from zero2r1.pretraining import PretrainStep
 from zero2r1.rewards.accuracy import VERIFIERS
 from zero2r1.rewards.verdict import Verifier
@@ -44,38 +45,46 @@ def load_world(settings: ZeroSettings) -> World:
     )
 
 
-def load_stage(settings: ZeroSettings, *, say: Callable[[str], None] = lambda line: None) -> Stage:
-    """Model and world, ready to be measured or trained. ``say`` hears of a base model that has to be trained first."""
-    folder: str | Path = settings.model
-    if settings.model == "laptop":
-        seed, steps = settings.seed if settings.base.seed is None else settings.base.seed, settings.base.steps
-
-        def progress(report: PretrainStep) -> None:
-            if report.step == 1:
-                say(
-                    f"the laptop base model is not in the cache: training, {steps} steps, about {steps * 0.3 / 60:.0f} minutes on 2 cores"
-                )
-            elif report.step % 100 == 0:
-                say(f"base  step {report.step}/{steps}  loss {report.loss:.3f}")
-
-        folder, _ = base_model_folder(settings.base, seed=seed, on_step=progress)
-    elif settings.model == "smollm2-135m":
+def model_folder(model: str, base: BaseSettings, *, seed: int, on_step: Callable[[PretrainStep], None] = lambda report: None) -> str | Path:
+    """Where the weights of a model by name are: a folder or Hub name is itself; the laptop's base is trained if it is not in the cache."""
+    if model == "laptop":
+        return base_model_folder(base, seed=seed if base.seed is None else base.seed, on_step=on_step)[0]
+    if model == "smollm2-135m":
         from zero2r1.models.smollm2 import smollm2_folder
 
-        folder = smollm2_folder()
-    return Stage(folder, load_world(settings), settings)
+        return smollm2_folder()
+    return model
 
 
-def run_stage(settings: ZeroSettings, run: RunDir, *, console: Console, should_stop: Callable[[], bool]) -> ZeroResult:
+def load_stage(settings: ZeroSettings, *, say: Callable[[str], None] = lambda line: None) -> Stage:
+    """Model and world, ready to be measured or trained. ``say`` hears of a base model that has to be trained first."""
+    folder = model_folder(settings.model, settings.base, seed=settings.seed, on_step=heard_of_base(settings.base.steps, say))
+    return stage_of(folder, load_world(settings), settings)
+
+
+def heard_of_base(steps: int, say: Callable[[str], None]) -> Callable[[PretrainStep], None]:
+    """Says that the base is being trained, and how far it is."""
+
+    def heard(report: PretrainStep) -> None:
+        if report.step == 1:
+            say(f"the laptop base model is not in the cache: training, {steps} steps, about {steps * 0.25 / 60:.0f} minutes on 2 cores")
+        elif report.step % 100 == 0:
+            say(f"base  step {report.step}/{steps}  loss {report.loss:.3f}")
+
+    return heard
+
+
+def run_stage(settings: ZeroSettings, run: RunDir, *, console: Console, should_stop: Callable[[], bool]) -> RlResult:
     """`train zero`: preflight, then the stage with a panel."""
     stage = load_stage(settings, say=lambda line: console.print(line, highlight=False, markup=False))
-    checked = preflight(stage)
+    checked = preflight(stage, settings)
     console.print("\n".join(checked.lines), highlight=False, markup=False)
     if checked.faults:
         raise ValueError("the preflight found faults:\n" + "\n".join(checked.faults))
     with Panel("R1-Zero", settings.steps, console=console, plain_every=1 if settings.steps <= 20 else 10) as panel:
-        return run_zero(
+        return run_rl(
             stage,
+            settings,
             run,
             Extras(
                 on_step=lambda row: panel.show(row["step"], row),
@@ -98,7 +107,7 @@ def train_zero(
     template: str | None = None,
     runs: Path = Path("runs"),
     on_step: Callable[[Mapping[str, Any]], None] = lambda row: None,
-) -> ZeroResult:
+) -> RlResult:
     """Train a model by pure RL on problems with verifiable answers (paper section 2.2).
 
     Args:
@@ -123,13 +132,13 @@ def train_zero(
         verifiers=verifiers,
         accuracy=reward,
     )
-    stage = Stage(model, world, settings)
-    faults = preflight(stage).faults
+    stage = stage_of(model, world, settings)
+    faults = preflight(stage, settings).faults
     if faults:
         raise ValueError("the preflight found faults:\n" + "\n".join(faults))
     run = RunDir.create(runs, "zero", command=["train_zero"], config=settings.model_dump_json(indent=1), seed=settings.seed)
     try:
-        result = run_zero(stage, run, Extras(on_step=on_step))
+        result = run_rl(stage, settings, run, Extras(on_step=on_step))
     except BaseException as error:
         run.close("failed", f"{type(error).__name__}: {error}")
         raise

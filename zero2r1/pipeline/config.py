@@ -1,14 +1,20 @@
-"""Settings of the R1-Zero stage: what GRPO needs, and which model, problems, rewards and evaluation go with it."""
+"""Settings of single stages: what a trainer needs, and which model, problems, rewards and evaluation go with it."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from zero2r1.config import Settings
 from zero2r1.grpo.config import TrainSettings
+from zero2r1.rewards.config import RejectionSettings
+from zero2r1.sft.config import SftSettings
 from zero2r1.tracking import Tracker
+from zero2r1.training.config import SamplerSettings
+
+Share = Annotated[float, Field(ge=0, le=1)]
 
 RECIPES = next((p for p in (Path(__file__).parents[2] / "recipes", Path(__file__).parents[1] / "_recipes") if p.is_dir()), Path("recipes"))
 """The recipes of a checkout, or those an installed package carries."""
@@ -64,10 +70,44 @@ class BaseSettings(Settings):
     """The laptop world's base model: trained from nothing, then kept by digest."""
 
     steps: int = Field(1000, ge=1)
-    rows: int = Field(16, ge=1)
+    rows: int = Field(16, ge=2, multiple_of=2)  # a half for each of two processes
     row_length: int = Field(256, ge=8)
     size: str = "teacher"
     seed: int | None = None  # the run's seed
+
+
+REASONING_REWARD = RewardSettings(weights={"accuracy": 1.0, "format": 1.0, "language": 1.0})
+"""Accuracy and format, and the share of the thinking that is in the wanted language, added up (section 2.3.2)."""
+
+
+class SampleSettings(SamplerSettings):
+    """How answers are drawn to learn from."""
+
+    samples: int = Field(4, ge=1)  # per problem; not stated
+    temperature: float = Field(1.0, gt=0)
+    max_new_tokens: int = Field(32_768, ge=1)
+    chunk: int = Field(64, ge=1)  # problems at a time: what a killed run does again
+
+
+class EndpointSettings(Settings):
+    """A model behind an OpenAI-compatible address that helps: it writes, rewrites or judges."""
+
+    url: str  # http://127.0.0.1:8000/v1
+    model: str
+    key_env: str | None = None  # the environment variable that holds the key
+    temperature: float = Field(0.6, ge=0)
+    max_tokens: int = Field(8_192, ge=1)
+    concurrency: int = Field(8, ge=1)
+    timeout_s: float = Field(600.0, gt=0)
+
+
+class PassRateSettings(Settings):
+    """Problems that the policy solves never or always teach nothing; measured once, before the stage."""
+
+    problems: int = Field(8_192, ge=1)  # how many are measured
+    samples: int = Field(8, ge=2)
+    above: Share = 0.0  # kept: above < measured pass rate < below
+    below: Share = 1.0
 
 
 class ZeroSettings(TrainSettings):
@@ -82,3 +122,55 @@ class ZeroSettings(TrainSettings):
     negate_rewards: bool = False  # control: what is wrong is rewarded
     threads: int | None = Field(None, ge=1)
     track: Tracker = "none"  # also copy the metrics to tensorboard or wandb
+
+
+class RlDataSettings(DataSettings):
+    """As in R1-Zero, for a model that has seen dialogues."""
+
+    template: str = "chat"
+
+
+class RlSettings(ZeroSettings):
+    """Everything ``train rl`` knows: RL of a model that already answers in the thinking layout (stage 2)."""
+
+    data: RlDataSettings = RlDataSettings()
+    reward: RewardSettings = REASONING_REWARD
+    format_mode: Literal["strict", "think_only"] = "think_only"
+    mixture: dict[str, float] = {}  # domain -> share; as the problems come if left out
+    pass_rate: PassRateSettings | None = None
+
+
+class SftDataSettings(Settings):
+    """What ``train sft`` imitates, and the problems it is measured on."""
+
+    train: str | None = None  # dialogues or samples: JSONL, JSON, Parquet
+    held_out: str | None = None  # problems with answers; `laptop` for the laptop world's; not measured if left out
+    columns: dict[str, str] = {}
+    template: str = "chat"  # or a name of zero2r1.template.TEMPLATES, or a text with one {question}
+    layout: Literal["think", "special_token"] = "think"  # thinking in tags, or as section 2.3.1 prints it
+
+
+class SftStageSettings(SftSettings):
+    """Everything ``train sft`` knows."""
+
+    model: str = "laptop"
+    base: BaseSettings = BaseSettings()
+    data: SftDataSettings = SftDataSettings()
+    evaluation: EvaluationSettings = EvaluationSettings(max_new_tokens=4_096)
+    threads: int | None = Field(None, ge=1)
+    track: Tracker = "none"
+
+
+class SampleRunSettings(Settings):
+    """Everything ``sample`` knows: rejection sampling from one model."""
+
+    model: str = "laptop"
+    base: BaseSettings = BaseSettings()
+    data: RlDataSettings = RlDataSettings()
+    sample: SampleSettings = SampleSettings(samples=8)
+    selection: RejectionSettings = RejectionSettings()
+    endpoint: EndpointSettings | None = None  # a judge for problems that no rule can check
+    decontaminate: tuple[str, ...] = ()  # files of evaluation questions, beside data.held_out
+    evaluation: EvaluationSettings = EvaluationSettings()
+    seed: int = Field(0, ge=0)
+    threads: int | None = Field(None, ge=1)

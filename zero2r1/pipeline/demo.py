@@ -17,7 +17,7 @@ from zero2r1.panel import Panel
 from zero2r1.pipeline.config import RECIPES, ZeroSettings
 from zero2r1.pipeline.laptop import LAPTOP_PROBLEMS, base_model_folder, laptop_world, web_grader
 from zero2r1.pipeline.preflight import preflight
-from zero2r1.pipeline.zero import Extras, Stage, ZeroResult, run_zero
+from zero2r1.pipeline.rl import Extras, RlResult, run_rl, stage_of
 from zero2r1.run_dir import RunDir
 from zero2r1.tasks.laptop.words import WEB_TEMPLATE
 from zero2r1.training.loop import Outcome
@@ -32,7 +32,7 @@ SHORT: Mapping[str, Any] = {
 """``demo --minutes 3``: the same path with a third of the training. Too short for the claims, which it shows without judging."""
 
 
-def run_demo(settings: ZeroSettings, run: RunDir, *, console: Console, judged: bool, should_stop: Callable[[], bool]) -> ZeroResult:
+def run_demo(settings: ZeroSettings, run: RunDir, *, console: Console, judged: bool, should_stop: Callable[[], bool]) -> RlResult:
     """Train the base if it is not there, then R1-Zero, and print what happened."""
     if settings.evaluation.samples != 8:
         raise ValueError(f"the demo's claims are about 8 answers to every problem; evaluation.samples is {settings.evaluation.samples}")
@@ -52,8 +52,8 @@ def run_demo(settings: ZeroSettings, run: RunDir, *, console: Console, judged: b
         )
     console.print(f"base model {'found' if cached else 'trained'}: {folder}  ({_clock(began)})", highlight=False)
     world = laptop_world(seed=settings.seed, train=settings.data.count or LAPTOP_PROBLEMS, held_out=settings.evaluation.problems)
-    stage = Stage(folder, world, settings)
-    checked = preflight(stage)
+    stage = stage_of(folder, world, settings)
+    checked = preflight(stage, settings)
     console.print("\n".join(checked.lines), highlight=False, markup=False)
     if checked.faults:
         raise ValueError("\n".join(checked.faults))
@@ -75,7 +75,7 @@ def run_demo(settings: ZeroSettings, run: RunDir, *, console: Console, judged: b
             on_evaluation=on_evaluation,
             should_stop=should_stop,
         )
-        result = run_zero(stage, run, extras)
+        result = run_rl(stage, settings, run, extras)
     if result.outcome is Outcome.DONE:
         _report(result, run, console, judged=judged)
         console.print(f"\ndone in {_clock(began)}; everything is in {run.path}", highlight=False)
@@ -124,7 +124,7 @@ def _evaluation_line(result: EvalResult, began: float) -> str:
     )
 
 
-def _report(result: ZeroResult, run: RunDir, console: Console, *, judged: bool) -> None:
+def _report(result: RlResult, run: RunDir, console: Console, *, judged: bool) -> None:
     base, zero = result.evaluations.get("base"), result.evaluations["zero"]
     console.print(_transcripts(zero.problems, base, zero), highlight=False, markup=False)
     console.print(_task_table(base, zero))

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from zero2r1.models.loading import save_policy, stop_token_ids
-from zero2r1.models.tiny import SIZES, build_tiny_model
-from zero2r1.models.tokenizer import word_tokenizer
+from zero2r1.models.tiny import SIZES
+from zero2r1.pipeline.base_worker import PROCESSES, train_base_model
 from zero2r1.pipeline.config import BaseSettings
 from zero2r1.pipeline.world import World
-from zero2r1.pretraining import PretrainStep, pretrain
+from zero2r1.pretraining import PretrainStep
 from zero2r1.rewards.combine import make_grader
 from zero2r1.rewards.verdict import Verdict
 from zero2r1.tasks.laptop import corpus
@@ -26,7 +26,6 @@ from zero2r1.tasks.laptop.words import (
     PHRASES,
     REFLECTION_WORDS,
     SELF_CHECK_WORDS,
-    TAGS,
     ZERO_TEMPLATE,
     language_share,
     vocabulary,
@@ -90,17 +89,7 @@ def base_model_folder(
     folder = root / f"laptop-base-{_digest(settings, seed)}"
     if folder.is_dir():
         return folder, True
-    tokenizer = word_tokenizer(vocabulary(), TAGS)
-    model = build_tiny_model(SIZES[settings.size], tokenizer, seed=seed)
-    loss = pretrain(
-        model,
-        tokenizer,
-        corpus.documents(seed),
-        steps=settings.steps,
-        rows=settings.rows,
-        row_length=settings.row_length,
-        on_step=on_step,
-    )
+    model, tokenizer, loss = train_base_model(settings, seed=seed, on_step=on_step)
     temporary = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
@@ -118,6 +107,7 @@ def _digest(settings: BaseSettings, seed: int) -> str:
         "settings": settings.model_dump(exclude={"seed"}),
         "seed": seed,
         "corpus": corpus.VERSION,
+        "processes": PROCESSES,
         "words": vocabulary(),
         "size": repr(SIZES[settings.size]),
         "transformers": version("transformers"),

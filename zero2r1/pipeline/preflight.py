@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from zero2r1.pipeline.config import ZeroSettings
-from zero2r1.pipeline.zero import Stage
+from zero2r1.pipeline.stage import Stage
 from zero2r1.types import Completion, FinishReason, Problem, Reward, Segment
 
 CHECKED = 20_000
@@ -24,23 +24,23 @@ class Preflight:
     faults: tuple[str, ...]
 
 
-def preflight(stage: Stage) -> Preflight:
+def preflight(stage: Stage, settings: ZeroSettings) -> Preflight:
     """Check a stage. Never trains, samples or writes."""
-    settings, world = stage.settings, stage.world
+    world = stage.world
     if not world.train:
         return Preflight(lines=(), faults=("data.train is missing: name a file of problems to train on, e.g. --data.train=train.jsonl",))
     ids = stage.prompt_ids(world.train[0])
     pieces = stage.tokenizer.convert_ids_to_tokens(list(ids))
     longest = max(len(stage.prompt_ids(p)) for p in (*world.train[:CHECKED], *world.held_out[: settings.evaluation.problems]))
     stops = [f"{i} {stage.tokenizer.convert_ids_to_tokens(i)}" for i in stage.stops]
-    probes = reward_probes(stage, world.train[0])
+    probes = reward_probes(stage, settings, world.train[0])
     shown = " · ".join(f"{name} {'none' if r.value is None else format(r.value, '.2f')}" for name, r in probes.items())
     lines = [
         f"data      {len(world.train)} problems to train on, {len(world.held_out)} held out; the longest prompt has {longest} tokens",
         f"prompt    {len(ids)} tokens: {' '.join(str(p) for p in pieces[:60])}{' ...' if len(pieces) > 60 else ''}",
         f"stops at  {', '.join(stops)}   (padding: {stage.tokenizer.pad_token})",
         f"batch     {_batch(settings)}",
-        f"memory    about {_memory(stage, longest) / 2**30:.2f} GiB: weights, gradients, optimizer, reference, activations, the cache",
+        f"memory    about {_memory(stage, settings, longest) / 2**30:.2f} GiB: weights, gradients, optimizer, reference, activations",
         f"reward    {shown}",
     ]
     share = _unknown_share(stage)
@@ -55,7 +55,7 @@ def preflight(stage: Stage) -> Preflight:
             f"reference {len(unreadable)} of {min(CHECKED, len(world.train))} cannot be read by their verifier; outputs to them are never "
             f"graded: {', '.join(unreadable[:3])}{' ...' if len(unreadable) > 3 else ''}"
         )
-    return Preflight(lines=tuple(lines), faults=tuple(_faults(stage, probes, longest)))
+    return Preflight(lines=tuple(lines), faults=tuple(_faults(stage, settings, probes, longest)))
 
 
 def _batch(settings: ZeroSettings) -> str:
@@ -83,7 +83,7 @@ def _unreadable(stage: Stage) -> list[str]:
     return [problem.id for problem, reward in zip(problems, rewards, strict=True) if reward.value is None]
 
 
-def reward_probes(stage: Stage, problem: Problem) -> dict[str, Reward]:
+def reward_probes(stage: Stage, settings: ZeroSettings, problem: Problem) -> dict[str, Reward]:
     """The reward of a right, a wrong, an empty and a truncated answer, each in the wanted layout."""
     from zero2r1.rewards.extraction import reference_answer
 
@@ -97,7 +97,7 @@ def reward_probes(stage: Stage, problem: Problem) -> dict[str, Reward]:
     }
     if stage.world.think_open:
         texts = {name: (text.removeprefix("<think>"), reason) for name, (text, reason) in texts.items()}
-    grade = stage.world.grader(stage.settings.reward)
+    grade = stage.world.grader(settings.reward)
     completions = [_completion(text, "stop" if reason == "stop" else "length") for text, reason in texts.values()]
     return dict(zip(texts, grade([problem] * len(texts), completions), strict=True))
 
@@ -107,7 +107,7 @@ def _completion(text: str, reason: FinishReason) -> Completion:
     return Completion(segments=(segment,), text=text, finish_reason=reason, seed=0, policy_version=0)
 
 
-def _faults(stage: Stage, probes: dict[str, Reward], prompt_tokens: int) -> list[str]:
+def _faults(stage: Stage, settings: ZeroSettings, probes: dict[str, Reward], prompt_tokens: int) -> list[str]:
     faults: list[str] = []
     gold = probes["gold"].value
     if gold is None:
@@ -122,7 +122,6 @@ def _faults(stage: Stage, probes: dict[str, Reward], prompt_tokens: int) -> list
         if gold is not None and other is not None and other >= gold:
             faults.append(f"the reward of the gold answer ({gold:.2f}) does not beat the {name} one ({other:.2f})")
     context = getattr(stage.policy.config, "max_position_embeddings", None)
-    settings = stage.settings
     later = settings.rollout.max_new_tokens_from_step
     cap = max([settings.rollout.max_new_tokens, *(value for step, value in later.items() if step < settings.steps)])
     if context is not None and prompt_tokens + cap > context:
@@ -138,9 +137,9 @@ def _faults(stage: Stage, probes: dict[str, Reward], prompt_tokens: int) -> list
     return faults
 
 
-def _memory(stage: Stage, longest: int) -> int:
+def _memory(stage: Stage, settings: ZeroSettings, longest: int) -> int:
     """Bytes: float32 weights, gradients, two Adam moments, the reference, a micro-batch's activations, and the sampler's cache."""
-    settings, config = stage.settings, stage.policy.config
+    config = stage.policy.config
     weights = sum(p.numel() for p in stage.policy.parameters())
     copies = 4 + (settings.grpo.beta > 0)
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads

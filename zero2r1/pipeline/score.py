@@ -72,6 +72,7 @@ class Scores:
 
 def rule_rewards(*, format_mode: str = "strict", max_length: int = 4096) -> dict[str, RewardFn]:
     """The rewards that need nothing but the text, by the names ``score`` knows."""
+
     def only(name: str) -> RewardFn:
         reward = accuracy_reward({name: VERIFIERS[name]}, bare=True)
         return lambda completions, **columns: reward(completions=completions, **{**columns, "verifier": [name] * len(completions)})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from zero2r1.eval.runner import EvalResult, evaluate
@@ -11,11 +11,13 @@ from zero2r1.pipeline.config import EvaluationSettings, RewardSettings
 from zero2r1.rewards.accuracy import accuracy_reward
 from zero2r1.rewards.combine import make_grader
 from zero2r1.rewards.completions import text_of
+from zero2r1.rewards.config import ReadabilitySettings
 from zero2r1.rewards.extraction import final_answer
-from zero2r1.rewards.format import format_reward
+from zero2r1.rewards.format import MODES, format_reward
 from zero2r1.rewards.isolated import IsolatedReward
 from zero2r1.rewards.language import language_reward, question_language, script_share
 from zero2r1.rewards.length import repetition_reward
+from zero2r1.rewards.readability import unreadable_response
 from zero2r1.rewards.verdict import Verifier
 from zero2r1.rollout.engine import Engine, SamplingParams
 from zero2r1.template import parse_response
@@ -33,11 +35,15 @@ class World:
     train: tuple[Problem, ...]
     held_out: tuple[Problem, ...]
     template: str
+    """How a question becomes a prompt: a name of ``TEMPLATES``, ``chat``, or a text with one ``{question}``."""
     verifiers: Mapping[str, Verifier]
+    format_mode: str = "strict"
+    """The layout of a good answer: a key of :data:`zero2r1.rewards.format.MODES`."""
     accuracy: RewardFn | None = None
     """Grades answers instead of the verifiers the problems name: 1 for right."""
     reflection_words: frozenset[str] = PAPER_REFLECTION_WORDS
     self_check_words: frozenset[str] = frozenset({"wait"})
+    readability: ReadabilitySettings = field(default_factory=ReadabilitySettings)
     think_open: bool = False
     """The model's prompt ends with ``<think>``, so its responses start inside the thinking; the stage finds out."""
     language_share: Callable[[str, str], float | None] = script_share
@@ -47,7 +53,7 @@ class World:
         """The rule rewards of this world, by name."""
         functions: dict[str, RewardFn] = {
             "accuracy": self.accuracy or accuracy_reward(self.verifiers, think_open=self.think_open or None),
-            "format": format_reward(think_open=self.think_open or None),
+            "format": format_reward(self.format_mode, think_open=self.think_open or None),
             "repetition": repetition_reward(),
         }
         if self.language_share is script_share:
@@ -88,11 +94,10 @@ class World:
 
     def describe(self, problem: Problem, completion: Completion) -> dict[str, float]:
         """Traits of one output that are watched, not rewarded."""
-        parsed = parse_response(completion.text, think_open=self.think_open)
         words = completion.text.lower().replace(",", " ").replace(".", " ").split()
         ended = completion.finish_reason == "stop"
         traits = {
-            "format_ok": float(ended and parsed.strict),
+            "format_ok": float(ended and MODES[self.format_mode](completion.text, think_open=self.think_open) is None),
             "self_check": float(any(word in self.self_check_words for word in words)),
             "reflection_words": float(sum(word in self.reflection_words for word in words)),
         }
@@ -100,6 +105,14 @@ class World:
         traits["language_share"] = 1.0 if share is None else share
         traits["one_language"] = float(share is None or share == 1.0)
         return traits
+
+    def describe_answer(self, problem: Problem, completion: Completion) -> dict[str, float]:
+        """As :meth:`describe`, and whether the answer is readable: for measurement, where half a millisecond an answer is no matter."""
+        language = problem.language or question_language(problem.question) or "en"
+        broken = unreadable_response(
+            completion.text, language, self.readability, think_open=self.think_open, language_share=self.language_share
+        )
+        return {**self.describe(problem, completion), "readable": float(completion.finish_reason == "stop" and not broken)}
 
 
 def measure(
@@ -128,7 +141,7 @@ def measure(
         name=name,
         encode=encode,
         grader=grader or world.accuracy_grader(),
-        describe=world.describe,
+        describe=world.describe_answer,
         params=params,
         samples=settings.samples,
         seed=settings.seed,

@@ -1,4 +1,4 @@
-"""Settings of every gradient step, whichever stage takes it: the optimizer, and how the pass is computed."""
+"""Settings that stages share: the optimizer, how a pass is computed, and how much is sampled at once."""
 
 from __future__ import annotations
 
@@ -32,3 +32,10 @@ class ComputeSettings(Settings):
     # of SmolLM2-135M in sampler and trainer differ by up to 7e-5, else by 4e-5; on some CPUs it is much faster (docs/results.md).
     onednn: Literal["off", "sampler", "all"] = "sampler"
     skip_groups_without_signal: bool = True  # GRPO, only where their gradient is exactly zero: equal rewards and beta 0
+
+
+class SamplerSettings(Settings):
+    """How much the embedded engine decodes at a time. Changes time and memory, not what is sampled, beyond rounding."""
+
+    token_budget: int = Field(262_144, ge=1)  # positions of all rows decoded at once: bounds the memory of the cache
+    max_rows: int = Field(256, ge=1)

@@ -1,7 +1,7 @@
 """The text a base model of the laptop world is pretrained on: an endless stream of documents.
 
-A document is a table of arithmetic facts (17 %), or a question with an answer. Answers come in four styles, from a bare
-guess to careful steps that check themselves. Most stand as ``Q : ... . A : ...``; 8 % stand in R1-Zero's template, and
+A document is a table of arithmetic facts (17 %), a line of small talk (3 %), or a question with an answer. Answers come in four
+styles, from a bare guess to careful steps that check themselves. Most stand as ``Q : ... . A : ...``; 8 % stand in R1-Zero's template, and
 there the short styles dominate and nearly half are malformed. So the base knows how to work carefully, but under the
 template it rarely does: that gap is what reinforcement learning can close. Long careful documents are more often
 bilingual: nothing else makes pure RL mix languages here, and the report of a run says so.
@@ -13,14 +13,16 @@ import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from zero2r1.tasks.laptop.general import exchanges
 from zero2r1.tasks.laptop.problems import LARGEST, LEVELS, TASKS, Item, answer_text, question, sample_item
 from zero2r1.tasks.laptop.thoughts import Say, Thought, mixed_speaker, speaker
 from zero2r1.tasks.laptop.words import LANGUAGES, WEB_TEMPLATE, ZERO_TEMPLATE
 
-VERSION = 1
+VERSION = 2
 """Raise it whenever a document would come out differently: cached base models are keyed by it."""
 
 FACT_TABLES = 0.17
+SMALL_TALK = 0.03
 IN_TEMPLATE = 0.08
 BROKEN_TEMPLATES = 0.45
 WRONG_GUESSES = 0.2
@@ -51,11 +53,19 @@ STYLES = (
 )
 
 
-def documents(seed: int) -> Iterator[str]:
-    """An endless, reproducible stream of documents; held-out problems never appear in it."""
-    rng = random.Random(f"{seed}/documents")
+def documents(seed: int, part: int = 0) -> Iterator[str]:
+    """An endless, reproducible stream of documents; held-out problems never appear in it. Parts are streams of their own."""
+    rng = random.Random(f"{seed}/documents/{part}")
+    small_talk = exchanges(rng)
     while True:
-        yield _fact_table(rng) if rng.random() < FACT_TABLES else _question_document(rng)
+        drawn = rng.random()
+        if drawn < FACT_TABLES:
+            yield _fact_table(rng)
+        elif drawn < FACT_TABLES + SMALL_TALK:
+            _, _, (asked, _, answer) = next(small_talk)
+            yield f"{WEB_TEMPLATE.format(question=asked)} {answer}"
+        else:
+            yield _question_document(rng)
 
 
 def _fact_table(rng: random.Random) -> str:

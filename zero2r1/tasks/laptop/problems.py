@@ -201,7 +201,7 @@ def problems(
 
 
 def _problem(item: Item, language: str, split: Split, name: str, rng: random.Random) -> Problem:
-    extra: dict[str, object] = {"task": item.task}
+    extra: dict[str, object] = {"task": item.task, "values": item.values}
     if item.task == "pair":
         extra |= {"total": item.values[0], "numbers": item.values[1]}
     return Problem(
@@ -217,6 +217,16 @@ def _problem(item: Item, language: str, split: Split, name: str, rng: random.Ran
         level=item.level,
         extra=extra,
     )
+
+
+def item_of(problem: Problem) -> Item:
+    """The item a problem words, also after it went through JSON."""
+    answer = tuple(int(word) for word in str(problem.answer).split() if word != ",")
+    return Item(task=problem.extra["task"], level=problem.level or 1, values=_tuples(problem.extra["values"]), answer=answer)
+
+
+def _tuples(values: Any) -> Any:
+    return tuple(_tuples(value) for value in values) if isinstance(values, (list, tuple)) else values
 
 
 def check_answer(reference: str, columns: Mapping[str, Any], text: str) -> bool:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from zero2r1.tasks.laptop.general_texts import general_words
+
 LANGUAGES = ("en", "ko")
 TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 NUMBERS = tuple(str(n) for n in range(100))
 OPERATORS = ("+", "-", "*", "=", ":", ";", ",", ".", "?")
 LETTERS = ("a", "b", "x", "p", "q", "r", "s", "t", "u", "v", "w")
-LAYOUT_WORDS = ("Q", "A", "User", "Assistant")
+LAYOUT_WORDS = ("Q", "A", "User", "Assistant", "user", "system")
 
 ZERO_TEMPLATE = "the assistant first thinks in <think> </think> and then answers in <answer> </answer> . User : {question} . Assistant :"
 """R1-Zero's prompt in the words of this world: structure only, nothing about how to think."""
@@ -43,6 +45,7 @@ PHRASES: Mapping[str, Mapping[str, str]] = {
     "guess": {"en": "i think it is", "ko": "내 생각 엔"},
     "recheck": {"en": "let me check again", "ko": "다시 확인 하자"},
     "right": {"en": "that is right", "ko": "그것 이 맞다"},
+    "okay": {"en": "okay , let me think", "ko": "좋아 , 생각 하자"},
 }
 NAMES: Mapping[str, tuple[str, ...]] = {
     "en": ("mina", "joon", "sara", "tom", "lily", "ben"),
@@ -61,7 +64,7 @@ SELF_CHECK_WORDS = frozenset({"wait", "잠깐"})
 def words_of(language: str) -> frozenset[str]:
     """Every word that belongs to one language alone; numbers, operators, letters and tags are neutral."""
     words = {word for phrase in PHRASES.values() for word in phrase[language].split()}
-    return frozenset(words | set(NAMES[language]) | set(THINGS[language]))
+    return frozenset(words | set(NAMES[language]) | set(THINGS[language]) | set(general_words(language))) - set(OPERATORS) - set(LETTERS)
 
 
 def vocabulary() -> tuple[str, ...]:

@@ -1,0 +1,193 @@
+"""What the stages of a pipeline work with: problems for each purpose, how they are judged, who helps. For the laptop world and files."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from zero2r1.cold_start.review import Reviewed, Reviewer
+from zero2r1.pipeline.api import load_world
+from zero2r1.pipeline.laptop import LAPTOP_PROBLEMS, laptop_world, verify
+from zero2r1.pipeline.recipe import EndpointSettings, PipelineSettings
+from zero2r1.pipeline.world import World
+from zero2r1.rewards.judge import Complete
+from zero2r1.rollout.openai_engine import ChatParams, OpenAIClient
+from zero2r1.samples import Lineage, Sample, sample_from_row
+from zero2r1.seeds import derive_seed
+from zero2r1.tasks.decontamination import Decontaminator, items_of_file, items_of_problems
+from zero2r1.tasks.dialogues import dialogue_of
+from zero2r1.tasks.files import refuse_rows, rows_of
+from zero2r1.tasks.laptop.general import general_samples
+from zero2r1.tasks.laptop.problems import problems as laptop_problems
+from zero2r1.tasks.laptop.solver import edited, solve, summary_of
+from zero2r1.template import parse_response
+from zero2r1.types import Problem
+
+_FENCED = re.compile(r"<<< (\w+) (\w+) opens >>>\n(.*?)\n<<< \1 \2 closes >>>", re.DOTALL)
+JUDGED = "judge"
+"""The verifier of problems that no rule can check."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Materials:
+    """Everything about the data that the stages need."""
+
+    world: World
+    """Under R1-Zero's template."""
+    problems: Callable[[str, int], list[Problem]]
+    """(purpose, count) -> training problems; other ones for other purposes, as far as there are enough."""
+    general: Callable[[str, int], list[Sample]]
+    """(source, seed) -> general samples."""
+    highlight: str
+    """How a summary shows the final answer, with ``{}`` in its place."""
+    solve: Callable[[Problem], tuple[str, str] | None] | None = None
+    reviewer: Reviewer | None = None
+    judge: Callable[[float], Complete] | None = None
+    """Share of verdicts to turn around -> a judge that needs no endpoint."""
+
+    @property
+    def chat_world(self) -> World:
+        """The same problems for a model that has seen dialogues: under its chat template, thinking first, then a free answer."""
+        return dataclasses.replace(self.world, template="chat", format_mode="think_only")
+
+    def decontaminator(self, files: Sequence[str]) -> Decontaminator:
+        """Against the held-out problems and these files of evaluation questions."""
+        items = [item for file in files for item in items_of_file(file)]
+        return Decontaminator([*items_of_problems(self.world.held_out), *items])
+
+
+def load_materials(settings: PipelineSettings) -> Materials:
+    """The materials that a recipe names.
+
+    Raises:
+        ValueError: the recipe asks files for what only the laptop world has.
+    """
+    if settings.data.train == "laptop" and settings.data.held_out is None:
+        return _of_the_laptop(settings)
+    offline = {
+        "cold_start.solved": settings.cold_start.solved,
+        "cold_start.review: scripted": settings.cold_start.review == "scripted",
+        "rejection_sft.general.source: laptop": settings.rejection_sft.general.source == "laptop",
+        "rejection_sft.judged": settings.rejection_sft.judged,
+    }
+    if wrong := [name for name, given in offline.items() if given]:
+        raise ValueError(f"{', '.join(wrong)}: only the laptop world has that; data.train is {settings.data.train}")
+    world = load_world(settings.rl_settings(settings.zero))
+
+    def some(purpose: str, count: int) -> list[Problem]:
+        order = random.Random(derive_seed(settings.seed, "problems", purpose)).sample(world.train, len(world.train))
+        return order[:count]
+
+    return Materials(world=world, problems=some, general=general_of_file, highlight=r"\boxed{{}}")
+
+
+def _of_the_laptop(settings: PipelineSettings) -> Materials:
+    seed = settings.seed
+    world = laptop_world(seed=seed, train=settings.data.count or LAPTOP_PROBLEMS, held_out=settings.evaluation.problems)
+
+    def some(purpose: str, count: int) -> list[Problem]:
+        made = laptop_problems(split="train", count=count, seed=derive_seed(seed, purpose) % 10**6, distinct=False)
+        return [dataclasses.replace(problem, id=f"{purpose}/{problem.id}") for problem in made]
+
+    return Materials(
+        world=world,
+        problems=some,
+        general=lambda source, count: general_samples(count, seed=seed) if source == "laptop" else general_of_file(source, count),
+        highlight="<answer> {} </answer>",
+        solve=lambda problem: solve(problem, seed=seed),
+        reviewer=scripted_reviewer,
+        judge=lambda noise: laptop_judge(noise, seed=seed),
+    )
+
+
+def scripted_reviewer(sample: Sample) -> Reviewed:
+    """The editor of the laptop world: every thought begins in the first person, every summary is one sentence with the answer in it."""
+    answer = parse_response(sample.summary).answer
+    if answer is None or sample.thinking is None:
+        return Reviewed(decision="reject", reason="no answer is highlighted")
+    language = sample.problem.language
+    thinking, summary = edited(sample.thinking, language), summary_of(answer, language)
+    if (thinking, summary) == (sample.thinking, sample.summary):
+        return Reviewed(decision="approve")
+    return Reviewed(decision="edit", reason="opening and summary", thinking=thinking, summary=summary)
+
+
+def laptop_judge(noise: float, *, seed: int) -> Complete:
+    """A judge who knows the laptop world and errs in a ``noise`` share of its verdicts, the same ones every time.
+
+    It reads question and answer from the judge's prompt, as a model would, and replies as one.
+    """
+
+    def complete(prompt: str) -> str:
+        texts = {name: text for name, _, text in _FENCED.findall(prompt)}
+        right = _right(texts["question"], texts["reference"], texts["answer"])
+        errs = derive_seed(seed, "judge", texts["question"], texts["answer"]) / 2**63 < noise
+        verdict = "correct" if right != errs else "incorrect"
+        return f'{{"analysis": "The final answer was held against the reference.", "verdict": "{verdict}"}}'
+
+    return complete
+
+
+def _right(question: str, reference: str, answer: str) -> bool:
+    parsed = parse_response(answer).answer
+    words = question.split()
+    numbers = [int(word) for word in words if word.isdigit()]
+    # Only a search for two numbers has a reference of two; its sum is the first number of the question, the list the others.
+    pair = {"task": "pair", "total": numbers[0], "numbers": numbers[1:]} if "," in reference else {"task": "other"}
+    return verify(parsed if parsed is not None else answer.strip(), {"answer": reference, **pair}).correct
+
+
+def general_of_file(source: str, count: int) -> list[Sample]:
+    """General samples from a file of samples, or of dialogues in a known layout; ``domain`` and ``language`` columns are kept.
+
+    Raises:
+        ValueError: no such file, or rows that cannot be used.
+    """
+    path = Path(source)
+    found: list[Sample] = []
+    faults: list[str] = []
+    for index, (place, row) in enumerate(rows_of(path)):
+        try:
+            found.append(sample_from_row(row) if "lineage" in row else _general_sample(row, path.stem, index))
+        except ValueError as fault:
+            faults.append(f"{place}: {fault}")
+    refuse_rows(faults, len(faults) + len(found), path)
+    return found[:count] if count else found
+
+
+def _general_sample(row: dict[str, object], name: str, index: int) -> Sample:
+    *asked, answer = dialogue_of(row)
+    problem = Problem(
+        id=str(row.get("id") or f"{name}/{index}"),
+        prompt=asked[0].content if len(asked) == 1 else tuple(asked),
+        answer=None,
+        verifier="none",
+        domain=str(row.get("domain") or row.get("category") or "general"),
+        language=str(row.get("language") or ""),
+        source=name,
+        licence=str(row.get("licence") or row.get("license") or "unknown"),
+        split="train",
+    )
+    return Sample(
+        id=problem.id,
+        problem=problem,
+        thinking=answer.reasoning_content,
+        summary=answer.content,
+        lineage=Lineage(source=f"general:{name}"),
+    )
+
+
+def client_of(endpoint: EndpointSettings) -> OpenAIClient:
+    """The client of an endpoint."""
+    return OpenAIClient(
+        base_url=endpoint.url,
+        model=endpoint.model,
+        api_key_env=endpoint.key_env,
+        params=ChatParams(temperature=endpoint.temperature, max_tokens=endpoint.max_tokens),
+        concurrency=endpoint.concurrency,
+        timeout_s=endpoint.timeout_s,
+    )

@@ -1,0 +1,123 @@
+"""Settings of the pipeline: one section a stage. Defaults are the paper's where it states them; "not stated" marks the rest."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from zero2r1.config import Settings
+from zero2r1.grpo.config import TrainSettings
+from zero2r1.pipeline.config import (
+    REASONING_REWARD,
+    BaseSettings,
+    DataSettings,
+    EndpointSettings,
+    EvaluationSettings,
+    PassRateSettings,
+    RewardSettings,
+    SampleSettings,
+    Share,
+    ZeroSettings,
+)
+from zero2r1.rewards.config import ReadabilitySettings, RejectionSettings
+from zero2r1.sft.config import SftSettings
+
+
+class ColdStartSettings(Settings):
+    """Stage 1 (section 2.3.1): thousands of readable long thoughts, from up to four sources, then SFT from the base."""
+
+    problems: int = Field(4_000, ge=0)  # given to R1-Zero; "thousands"
+    sample: SampleSettings = SampleSettings()
+    from_zero: int | None = Field(None, ge=0)  # the most of its outputs that are kept; all that are right and readable
+    solved: int = Field(0, ge=0)  # problems given to the solver of the laptop world
+    few_shot: int = Field(0, ge=0)  # problems given to the endpoint with a long thought as an example
+    direct: int = Field(0, ge=0)  # problems given to the endpoint, asked for reflection and verification
+    examples: str | None = None  # a file of samples or dialogues to show; the laptop world's solver writes its own
+    rewrite: bool = False  # the endpoint refines what R1-Zero wrote and adds a summary
+    # `wait` writes a file for a person and stops until every sample in it has a decision; `scripted` is the laptop world's editor.
+    review: Literal["none", "wait", "scripted"] = "none"
+    reviewer: str = "a person"  # the name that goes into the record
+    endpoint: EndpointSettings | None = None
+    readability: ReadabilitySettings = ReadabilitySettings()
+    sft: SftSettings = SftSettings()
+
+    @model_validator(mode="after")
+    def _has_someone_to_ask(self) -> ColdStartSettings:
+        wanted = [name for name in ("few_shot", "direct", "rewrite") if getattr(self, name)]
+        if wanted and self.endpoint is None:
+            raise ValueError(f"{', '.join(wanted)} need a model to ask: set endpoint.url and endpoint.model")
+        if not (self.problems or self.solved or self.few_shot or self.direct):
+            raise ValueError("no source is left: set problems, solved, few_shot or direct above 0")
+        return self
+
+
+class ReasoningRlSettings(TrainSettings):
+    """Stage 2 (section 2.3.2): GRPO from the cold-started model, with a reward for thinking in one language."""
+
+    reward: RewardSettings = REASONING_REWARD
+    mixture: dict[str, float] = {}  # domain -> share; as the problems come if left out
+    problems: int = Field(8_192, ge=1)
+    pass_rate: PassRateSettings | None = None
+
+
+class GeneralSettings(Settings):
+    """What is mixed with reasoning in stage 3: writing, factual questions, self-cognition, translation, role play."""
+
+    source: str = "laptop"  # or a file of dialogues or samples
+    think_about: tuple[str, ...] = ()  # domains whose answers get a thinking by the endpoint first; trivial requests never do
+
+
+class RejectionSftSettings(Settings):
+    """Stage 3 (section 2.3.3): sample from stage 2, keep what is right and readable, add general data, two epochs from the base."""
+
+    problems: int = Field(75_000, ge=1)  # not stated; 600k kept samples at up to 4 kept of 8
+    sample: SampleSettings = SampleSettings(samples=8)
+    selection: RejectionSettings = RejectionSettings()
+    judged: Share = 0.0  # of the laptop world's problems: treated as if no rule could check them
+    judge_noise: Share = 0.0  # share of the laptop judge's verdicts that are turned around
+    endpoint: EndpointSettings | None = None  # the judge of problems without a rule, and the writer of thinking for general data
+    general: GeneralSettings = GeneralSettings()
+    sft: SftSettings = SftSettings()
+
+
+class ZeroSection(TrainSettings):
+    """R1-Zero (section 2.2)."""
+
+    reward: RewardSettings = RewardSettings()
+
+
+class PipelineSettings(Settings):
+    """A whole recipe: base -> R1-Zero -> cold start -> reasoning RL -> rejection sampling and SFT."""
+
+    seed: int = Field(0, ge=0)
+    model: str = "laptop"  # `laptop`, `smollm2-135m`, or a folder or name that transformers loads
+    base: BaseSettings = BaseSettings()
+    data: DataSettings = DataSettings()
+    decontaminate: tuple[str, ...] = ()  # files of evaluation questions beside data.held_out that no training text may overlap
+    evaluation: EvaluationSettings = EvaluationSettings()
+    zero: ZeroSection = ZeroSection()
+    cold_start: ColdStartSettings = ColdStartSettings()
+    reasoning_rl: ReasoningRlSettings = ReasoningRlSettings()
+    no_language: bool = False  # the ablation: stage 2 once more without the language reward
+    rejection_sft: RejectionSftSettings = RejectionSftSettings()
+    claims: str | None = None  # a file of claims to judge at the end
+    threads: int | None = Field(None, ge=1)
+
+    @model_validator(mode="after")
+    def _one_seed(self) -> PipelineSettings:
+        for name in ("zero", "reasoning_rl"):
+            if "seed" in getattr(self, name).model_fields_set:
+                raise ValueError(f"{name}.seed is not used in a pipeline, where one seed serves all stages: set seed")
+        for name in ("cold_start", "rejection_sft"):
+            if "seed" in getattr(self, name).sft.model_fields_set:
+                raise ValueError(f"{name}.sft.seed is not used in a pipeline, where one seed serves all stages: set seed")
+        if "seed" in self.rejection_sft.selection.model_fields_set:
+            raise ValueError("rejection_sft.selection.seed is not used in a pipeline, where one seed serves all stages: set seed")
+        return self
+
+    def rl_settings(self, section: ZeroSection | ReasoningRlSettings) -> ZeroSettings:
+        """A section as the settings of a stage of its own: with the recipe's seed, model, data and evaluation."""
+        common = {"seed": self.seed, "evaluation": self.evaluation, "data": self.data, "model": self.model, "threads": self.threads}
+        own = {key: getattr(section, key) for key in TrainSettings.model_fields if key != "seed"}
+        return ZeroSettings(**{**own, **common, "reward": section.reward})

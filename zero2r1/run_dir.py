@@ -157,6 +157,11 @@ class RunDir:
         path = self.path / "metrics.jsonl"
         return [json.loads(line) for line in _complete_lines(path)] if path.exists() else []
 
+    def events(self) -> list[dict[str, Any]]:
+        """All complete lines of ``events.jsonl``."""
+        path = self.path / "events.jsonl"
+        return [json.loads(line) for line in _complete_lines(path)] if path.exists() else []
+
     def rollouts(self, step: int) -> list[dict[str, Any]]:
         """The completions of a step.
 

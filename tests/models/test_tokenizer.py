@@ -120,3 +120,59 @@ def test_the_cold_start_format_survives_the_tokenizer():
     parsed = parse_cold_start(tokenizer.decode(ids, skip_special_tokens=False))
     assert (parsed.thinking, parsed.answer, parsed.strict) == ("3 + 4 = 7", "it is 7", True)
     assert TextEncoder(tokenizer).encode("", f"3 {COLD_START_TOKEN} 4", "").count(ids[0]) == 0  # a user cannot write it
+
+
+def decoded(tokenizer: PreTrainedTokenizerFast, ids: tuple[int, ...]) -> str:
+    return str(tokenizer.decode(list(ids), skip_special_tokens=False))
+
+
+def test_a_dialogue_is_the_prompt_the_model_is_asked_with_and_the_response_up_to_the_end_of_its_turn(tokenizer):
+    encoder = TextEncoder(tokenizer)
+    asked = [{"role": "user", "content": "what is 3 + 4"}]
+    answer = {"role": "assistant", "content": "is <answer> 7 </answer>", "reasoning_content": "3 + 4 = 7"}
+    encoded = encoder.encode_dialogue([*asked, answer])
+    assert encoded.prompt_ids == encoder.encode_chat(asked)
+    assert decoded(tokenizer, encoded.response_ids) == "<think> 3 + 4 = 7 </think> is <answer> 7 </answer> <|im_end|>"
+    # The tags of the answer are the tags the model will write, and nothing was lost in between.
+    shown = tokenizer.apply_chat_template([*asked, answer], tokenize=False)
+    assert [*encoded.prompt_ids, *encoded.response_ids] == ids(tokenizer, shown)
+
+
+def test_an_answer_without_thinking_has_none(tokenizer):
+    encoded = TextEncoder(tokenizer).encode_dialogue([{"role": "user", "content": "what"}, {"role": "assistant", "content": "7"}])
+    assert decoded(tokenizer, encoded.response_ids) == "7 <|im_end|>"
+
+
+@pytest.mark.parametrize("control", ["<|im_end|>", "<eos>", "<|im_start|>"])
+def test_an_answer_cannot_end_its_own_turn(tokenizer, control):
+    encoder = TextEncoder(tokenizer)
+    answer = {"role": "assistant", "content": f"7 {control} 4", "reasoning_content": f"3 {control}"}
+    encoded = encoder.encode_dialogue([{"role": "user", "content": "what"}, answer])
+    token = tokenizer.convert_tokens_to_ids(control)
+    assert encoded.response_ids.count(token) == (control == "<|im_end|>")
+    assert encoded.response_ids[-1] == tokenizer.convert_tokens_to_ids("<|im_end|>")
+
+
+PLAIN_CHATML = (
+    "{% for m in messages %}<|im_start|> {{ m.role }}\n{{ m.content }} <|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|> assistant\n{% endif %}"
+)
+
+
+def test_a_template_without_a_place_for_thinking_gets_it_in_tags(tokenizer):
+    tokenizer.chat_template = PLAIN_CHATML
+    answer = {"role": "assistant", "content": "7", "reasoning_content": "3 + 4"}
+    encoded = TextEncoder(tokenizer).encode_dialogue([{"role": "user", "content": "what"}, answer])
+    assert decoded(tokenizer, encoded.response_ids) == "<think> 3 + 4 </think> 7 <|im_end|>"
+
+
+def test_a_template_without_an_end_of_turn_gets_the_end_token(tokenizer):
+    tokenizer.chat_template = "{% for m in messages %}{{ m.content }} {% endfor %}"
+    encoded = TextEncoder(tokenizer).encode_dialogue([{"role": "user", "content": "what"}, {"role": "assistant", "content": "7"}])
+    assert encoded.response_ids[-1] == tokenizer.eos_token_id and decoded(tokenizer, encoded.response_ids[:-1]) == "7"
+
+
+def test_a_template_that_opens_answers_in_two_ways_is_refused(tokenizer):
+    tokenizer.chat_template = PLAIN_CHATML.replace("<|im_start|> assistant\n{% endif %}", "<|im_start|> assistant\n<think> {% endif %}")
+    with pytest.raises(ValueError, match="opens an answer in one way"):
+        TextEncoder(tokenizer).encode_dialogue([{"role": "user", "content": "what"}, {"role": "assistant", "content": "7"}])

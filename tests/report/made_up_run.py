@@ -17,15 +17,17 @@ ERROR = 0.02
 CHECKPOINTS = {
     "02-zero": ("base", "base_web", "zero"),
     "03-cold-start": ("dev1",),
-    "04-reasoning-rl": ("dev2", "dev2_no_language"),
-    "05-rejection-sft": ("dev3",),
+    "04-reasoning-rl": ("dev2",),
+    "05-no-language": ("dev2_no_language",),
+    "06-rejection-sft": ("dev3",),
 }
 TITLES = {
     "01-base": "Base model",
     "02-zero": "R1-Zero",
     "03-cold-start": "Cold start",
     "04-reasoning-rl": "Reasoning RL",
-    "05-rejection-sft": "Rejection sampling and SFT",
+    "05-no-language": "Reasoning RL without the language reward",
+    "06-rejection-sft": "Rejection sampling and SFT",
 }
 STEPS = 6
 
@@ -120,7 +122,7 @@ def write_stage(folder: Path) -> Path:
     name = folder.name
     write_json(folder / "run.json", {"status": "done", "reason": "", "pid": 1})
     (folder / "config.yaml").write_text(f"steps: {STEPS}  # default\n", encoding="utf-8")
-    rl = name in ("02-zero", "04-reasoning-rl")
+    rl = name in ("02-zero", "04-reasoning-rl", "05-no-language")
     plain = [{"step": step, "epoch": 0, "loss": 2.0 / step, "learning_rate": 1e-3} for step in range(1, STEPS + 1)]
     write_lines(folder / "metrics.jsonl", rl_metrics(STEPS) if rl else plain)
     for checkpoint in CHECKPOINTS.get(name, ()):
@@ -128,13 +130,13 @@ def write_stage(folder: Path) -> Path:
     if rl:
         write_evaluation(folder, "step_000003", right=0.6, language=0.7, problems=2)
         write_rollouts(folder)
-    if name in ("03-cold-start", "05-rejection-sft"):
+    if name in ("03-cold-start", "06-rejection-sft"):
         write_samples(folder)
     return folder
 
 
 def write_pipeline(run: Path) -> Path:
-    """A finished run of five stages."""
+    """A finished run of six stages."""
     write_json(run / "run.json", {"status": "done", "reason": "", "pid": 1})
     (run / "config.yaml").write_text("size: standard\nmodel: laptop\n", encoding="utf-8")
     (run / "command.txt").write_text("zero2r1 pipeline --seed 3\n", encoding="utf-8")
@@ -150,7 +152,7 @@ def write_ledger(run: Path, **status: str) -> None:
     """``ledger.json``; ``write_ledger(run, reasoning_rl="running")`` for a stage that is not done."""
     stages = [
         {
-            "name": folder[3:],
+            "name": folder[3:].replace("-", "_"),
             "number": number,
             "title": title,
             "folder": f"stages/{folder}",

@@ -83,14 +83,14 @@ def fences(markdown: str) -> tuple[list[str], list[str]]:
 def test_the_page_says_what_was_asked_of_it(run: Path) -> None:
     page, _ = report(run)
     for expected in (
-        "DeepSeek-R1 pipeline: made-up", "size standard, seed 3, on 2 cores of Test CPU: 5 of 5 stages done",
+        "DeepSeek-R1 pipeline: made-up", "size standard, seed 3, on 2 cores of Test CPU: 6 of 6 stages done",
         "Base 12.5 ± 2.0 %, R1-Zero 75.0 ± 2.0 %, Dev1 50.0 ± 2.0 %, Dev2 81.2 ± 2.0 % and Dev3 70.0 ± 2.0 %",
         "✓ holds", "+62.5 [58.1, 67.0] points", "✗ no", "6.00× [5.50, 6.50]", "R1 not measured: its stage was not run",
         "1 of 2 judged claims hold; 1 not run", "One seed.", "The model is tiny",
         "A. Accuracy and majority vote", "B. Length of answers", "C. Language consistency", "D. Readability by checkpoint",
         "Reasoning RL: accuracy by kind of problem", "Format and self-checks", "Dev2 (no language)", "pass@1: sum",
         "Cold start: from 400 sampled to 120 kept", "because of mixed_language", "rollout 1/0/1", "rollout 2/0/1", "dev3/0/0",
-        "15 min 00 s", "zero2r1 pipeline --seed 3", "torch 2.13.0", "abc123", "Settings (config.yaml)", "size: standard",
+        "21 min 00 s", "zero2r1 pipeline --seed 3", "torch 2.13.0", "abc123", "Settings (config.yaml)", "size: standard",
     ):  # fmt: skip
         assert expected in page.text, expected
 
@@ -126,6 +126,16 @@ def test_hostile_names_of_runs_domains_and_claims_are_text_too(run: Path) -> Non
     assert list((run / "figures").glob("*.svg"))
 
 
+def test_the_ablation_stands_beside_its_stage_and_is_no_stage_of_the_story(run: Path) -> None:
+    build_report(run)
+    shown = {
+        name: [text.text for text in ElementTree.fromstring((run / f"figures/{name}.svg").read_bytes()).iter() if text.text]
+        for name in ("accuracy", "language")
+    }
+    assert "Dev2 (no language)" in shown["language"] and "Dev2 (no language)" not in shown["accuracy"]
+    assert not [text for texts in shown.values() for text in texts if "without the language" in text]
+
+
 def test_the_same_files_give_the_same_bytes(run: Path, tmp_path: Path) -> None:
     copy = tmp_path / "again" / "made-up"
     shutil.copytree(run, copy)
@@ -151,10 +161,10 @@ def test_figures_of_the_markdown_are_files_and_its_tables_have_one_width(run: Pa
 def test_a_killed_run_says_where_it_ended(run: Path) -> None:
     write_json(run / "run.json", {"status": "running", "reason": "", "pid": 0})
     write_json(run / "run.lock", {"pid": 0, "host": platform.node()})
-    write_ledger(run, reasoning_rl="running", rejection_sft="waiting")
+    write_ledger(run, reasoning_rl="running", no_language="not run", rejection_sft="waiting")
     for late in ("verdict.json", "stages/04-reasoning-rl/evals/dev2.json"):
         (run / late).unlink()
-    shutil.rmtree(run / "stages/05-rejection-sft")
+    shutil.rmtree(run / "stages/06-rejection-sft")
     with (run / "stages/04-reasoning-rl/metrics.jsonl").open("a") as file:
         file.write('{"step": 7, "rew')
     page, markdown = report(run)
@@ -169,8 +179,15 @@ def test_a_stopped_run_gives_its_reason(run: Path) -> None:
     assert "Stopped, after step 6 of 6. 50 steps without signal" in page.text and "R1-Zero: 02-zero" in page.text
 
 
+def test_a_control_says_that_it_is_one(run: Path) -> None:
+    zero = run / "stages/02-zero"
+    (zero / "config.yaml").write_text("steps: 6\nshuffle_rewards: true  # flag\n", encoding="utf-8")
+    page, _ = report(zero)
+    assert "A control: shuffle rewards is on" in page.text
+
+
 def test_no_file_but_run_json_is_needed_and_a_spoilt_one_is_named(run: Path, tmp_path: Path) -> None:
-    for later in ("04-reasoning-rl", "05-rejection-sft"):  # of the same kinds as those before them
+    for later in ("04-reasoning-rl", "05-no-language", "06-rejection-sft"):  # of the same kinds as those before them
         shutil.rmtree(run / "stages" / later)
     files = [path.relative_to(run) for path in sorted(run.rglob("*")) if path.is_file()]
     assert len(files) == 29

@@ -31,7 +31,7 @@ def interrupt(run: Path, *, pid: int, host: str) -> None:
     """The files of a run that its process left without a word during stage 4."""
     write_json(run / "run.json", {"status": "running", "reason": "", "pid": pid})
     write_json(run / "run.lock", {"pid": pid, "host": host})
-    write_ledger(run, reasoning_rl="running", rejection_sft="waiting")
+    write_ledger(run, reasoning_rl="running", no_language="not run", rejection_sft="waiting")
 
 
 def test_a_finished_run_is_read_whole(run: Path) -> None:
@@ -40,7 +40,8 @@ def test_a_finished_run_is_read_whole(run: Path) -> None:
     assert [(stage.name, stage.number, stage.seconds) for stage in record.stages][:2] == [("base", 1, 60.0), ("zero", 2, 120.0)]
     assert list(record.evaluations) == ["base", "base_web", "zero", "dev1", "dev2", "dev2_no_language", "dev3"]
     assert record.evaluations["zero"].get("pass@1") == Estimate(mean=0.75, error=0.02)
-    assert [stage.is_rl for stage in record.stages] == [False, True, False, True, False]
+    assert [stage.is_rl for stage in record.stages] == [False, True, False, True, True, False]
+    assert [stage.name for stage in record.rl_stages] == ["zero", "reasoning-rl"]  # the ablation is a control
     assert record.unreadable == ()
 
 
@@ -99,10 +100,10 @@ def test_a_claim_that_was_not_judged_says_why(run: Path) -> None:
 def test_a_run_whose_process_is_gone_was_killed_and_one_whose_process_lives_is_running(run: Path) -> None:
     interrupt(run, pid=dead_pid(), host=platform.node())
     assert read_run(run).state == "killed"
-    assert [stage.state for stage in read_run(run).stages] == ["done", "done", "done", "killed", "not run"]
+    assert [stage.state for stage in read_run(run).stages] == ["done", "done", "done", "killed", "not run", "not run"]
     interrupt(run, pid=os.getpid(), host=platform.node())
     assert read_run(run).state == "running"
-    assert [stage.state for stage in read_run(run).stages][3:] == ["running", "waiting"]
+    assert [stage.state for stage in read_run(run).stages][3:] == ["running", "not run", "waiting"]
     interrupt(run, pid=os.getpid(), host="another machine")
     assert read_run(run).state == "unknown"
 
@@ -115,8 +116,15 @@ def test_a_run_whose_stages_are_all_done_is_done_before_its_last_line_is_written
 
 def test_without_a_ledger_the_folders_of_the_stages_are_read(run: Path) -> None:
     (run / "ledger.json").unlink()
+    write_json(run / "stages/04-reasoning-rl.old1/run.json", {"status": "done", "reason": "", "pid": 1})  # an earlier attempt
+    (run / "stages/latest").symlink_to("05-no-language")
     record = read_run(run)
-    assert [(stage.name, stage.number, stage.state) for stage in record.stages][1:3] == [("zero", 2, "done"), ("cold-start", 3, "done")]
+    assert [(stage.name, stage.number, stage.state) for stage in record.stages][2:] == [
+        ("cold-start", 3, "done"),
+        ("reasoning-rl", 4, "done"),
+        ("no-language", 5, "done"),
+        ("rejection-sft", 6, "done"),
+    ]
 
 
 def test_a_ledger_cannot_lead_out_of_the_run(run: Path, tmp_path: Path) -> None:
@@ -126,10 +134,28 @@ def test_a_ledger_cannot_lead_out_of_the_run(run: Path, tmp_path: Path) -> None:
     assert stage.folder == "stages/02-zero"
 
 
-@pytest.mark.parametrize(("name", "expected"), [("02-zero", "zero"), ("03-cold-start", "cold-start"), ("04-reasoning-rl", "reasoning-rl")])
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("02-zero", "zero"), ("03-cold-start", "cold-start"), ("04-reasoning-rl", "reasoning-rl"), ("05-no-language", "no-language")],
+)
 def test_a_stage_alone_is_a_run(run: Path, name: str, expected: str) -> None:
     record = read_run(run / "stages" / name)
     assert not record.pipeline and [stage.name for stage in record.stages] == [expected]
+
+
+def test_steps_asked_for_stand_in_the_stage_or_in_its_section_of_the_pipeline(run: Path) -> None:
+    (run / "stages/04-reasoning-rl/config.yaml").write_text('{"seed": 0, "reasoning_rl": {"steps": 30}}', encoding="utf-8")
+    (run / "stages/05-no-language/config.yaml").write_text('{"reasoning_rl": {"steps": 30}, "no_language": true}', encoding="utf-8")
+    assert [stage.steps for stage in read_run(run).stages] == [6, 6, 6, 30, 30, 6]
+
+
+def test_a_stage_that_stopped_gives_the_reason_the_run_does_not(run: Path) -> None:
+    write_json(run / "run.json", {"status": "stopped", "reason": "", "pid": 1})
+    write_json(run / "stages/03-cold-start/run.json", {"status": "stopped", "reason": "12 samples wait for a decision", "pid": 1})
+    write_ledger(run, cold_start="running", reasoning_rl="waiting", no_language="waiting", rejection_sft="waiting")
+    record = read_run(run)
+    assert (record.state, record.reason) == ("stopped", "12 samples wait for a decision")
+    assert [stage.state for stage in record.stages] == ["done", "done", "stopped", "not run", "not run", "not run"]
 
 
 def test_what_is_no_run_is_refused(tmp_path: Path) -> None:

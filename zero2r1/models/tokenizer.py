@@ -182,7 +182,6 @@ def _hole(index: int) -> str:
     return f"\x02content{index}\x03"
 
 
-
 def _prepended(tokenizer: PreTrainedTokenizerFast) -> tuple[int, ...]:
     """The ids a tokenizer puts before any text; chat templates write theirs out, plain text gets them here."""
     bare, full = (list(tokenizer("a", add_special_tokens=special)["input_ids"]) for special in (False, True))

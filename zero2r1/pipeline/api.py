@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
 
-from zero2r1.panel import Panel
-from zero2r1.pipeline.config import BaseSettings, ZeroSettings
-from zero2r1.pipeline.laptop import LAPTOP_PROBLEMS, base_model_folder, laptop_world
+from zero2r1.pipeline.config import BaseSettings, RlSettings, ZeroSettings, claims_file
+from zero2r1.pipeline.evaluations import claim_lines
+from zero2r1.pipeline.laptop import LAPTOP_PROBLEMS, base_layouts, base_model_folder, laptop_world
+from zero2r1.pipeline.narration import Narrator
 from zero2r1.pipeline.preflight import preflight
 from zero2r1.pipeline.rl import Extras, RlResult, run_rl, stage_of
+from zero2r1.pipeline.sampling import Work, training_problems
 from zero2r1.pipeline.stage import Stage
 from zero2r1.pipeline.world import World
 from zero2r1.pretraining import PretrainStep
@@ -21,6 +24,7 @@ from zero2r1.rewards.accuracy import VERIFIERS
 from zero2r1.rewards.verdict import Verifier
 from zero2r1.run_dir import RunDir
 from zero2r1.tasks.files import read_problems
+from zero2r1.training.loop import Outcome
 from zero2r1.types import Problem, RewardFn
 
 
@@ -31,8 +35,10 @@ def load_world(settings: ZeroSettings) -> World:
         ValueError: a file without held-out problems beside it.
     """
     data = settings.data
+    format_mode = settings.format_mode if isinstance(settings, RlSettings) else "strict"
     if data.train == "laptop" and data.held_out is None:
-        return laptop_world(seed=settings.seed, train=data.count or LAPTOP_PROBLEMS, held_out=settings.evaluation.problems)
+        world = laptop_world(seed=settings.seed, train=data.count or LAPTOP_PROBLEMS, held_out=settings.evaluation.problems)
+        return world if data.template == "zero" else replace(world, template=data.template, format_mode=format_mode)
     if data.held_out is None:
         raise ValueError("data.held_out is missing: name a file of problems to measure on, e.g. --data.held_out=test.jsonl")
     columns = data.columns or None
@@ -41,6 +47,7 @@ def load_world(settings: ZeroSettings) -> World:
         train=() if data.train == "laptop" else tuple(read_problems(Path(data.train), split="train", columns=columns)[: data.count]),
         held_out=tuple(read_problems(Path(data.held_out), split="test", columns=columns)),
         template=settings.data.template,
+        format_mode=format_mode,
         verifiers=VERIFIERS,
     )
 
@@ -75,25 +82,36 @@ def heard_of_base(steps: int, say: Callable[[str], None]) -> Callable[[PretrainS
 
 
 def run_stage(settings: ZeroSettings, run: RunDir, *, console: Console, should_stop: Callable[[], bool]) -> RlResult:
-    """`train zero`: preflight, then the stage with a panel."""
-    stage = load_stage(settings, say=lambda line: console.print(line, highlight=False, markup=False))
+    """`train zero` and `train rl`: preflight, then the stage with a panel."""
+    narrator = Narrator(console)
+    stage = load_stage(settings, say=narrator.say)
     checked = preflight(stage, settings)
-    console.print("\n".join(checked.lines), highlight=False, markup=False)
+    narrator.say("\n".join(checked.lines))
     if checked.faults:
         raise ValueError("the preflight found faults:\n" + "\n".join(checked.faults))
-    with Panel("R1-Zero", settings.steps, console=console, plain_every=1 if settings.steps <= 20 else 10) as panel:
-        return run_rl(
-            stage,
-            settings,
-            run,
-            Extras(
-                on_step=lambda row: panel.show(row["step"], row),
-                on_evaluation=lambda found: console.print(
-                    f"{found.name}: " + "  ".join(f"{k} {v:.3f}" for k, v in found.figures().items()), highlight=False
-                ),
-                should_stop=should_stop,
-            ),
+    zero = not isinstance(settings, RlSettings)
+    problems = None
+    if isinstance(settings, RlSettings):
+        work = Work(run=run, seed=settings.seed, narrator=narrator, should_stop=should_stop)
+        problems = training_problems(
+            work, stage, stage.world.train, pass_rate=settings.pass_rate, mixture=settings.mixture, rollout=settings.rollout
         )
+    title = "R1-Zero" if zero else "RL"
+    with narrator.panel(title, settings.steps, plain_every=1 if settings.steps <= 20 else 10) as show:
+        extras = Extras(
+            before="base" if zero else "before",
+            after="zero" if zero else "after",
+            layouts=base_layouts(stage.world) if zero else {},
+            claims=None if settings.claims is None else claims_file(settings.claims),
+            problems=problems,
+            on_step=lambda row: show(row["step"], row),
+            on_evaluation=narrator.evaluation,
+            should_stop=should_stop,
+        )
+        result = run_rl(stage, settings, run, extras)
+    if settings.claims is not None and result.outcome is Outcome.DONE:
+        narrator.say(claim_lines(result.verdicts, {}))
+    return result
 
 
 def train_zero(

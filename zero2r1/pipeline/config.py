@@ -20,6 +20,18 @@ RECIPES = next((p for p in (Path(__file__).parents[2] / "recipes", Path(__file__
 """The recipes of a checkout, or those an installed package carries."""
 
 
+def claims_file(name: str) -> Path:
+    """A file of claims: a path, or one among the recipes.
+
+    Raises:
+        ValueError: neither is there.
+    """
+    for path in (Path(name), RECIPES / name):
+        if path.is_file():
+            return path
+    raise ValueError(f"claims names {name}, and there is no such file, here or under {RECIPES}")
+
+
 class DataSettings(Settings):
     """Problems to train on and to be measured on: ``laptop``, or files and Hub names (see zero2r1.tasks.files)."""
 
@@ -108,6 +120,7 @@ class PassRateSettings(Settings):
     samples: int = Field(8, ge=2)
     above: Share = 0.0  # kept: above < measured pass rate < below
     below: Share = 1.0
+    chunk: int = Field(64, ge=1)  # problems at a time: what a killed run does again
 
 
 class ZeroSettings(TrainSettings):
@@ -120,6 +133,7 @@ class ZeroSettings(TrainSettings):
     evaluation: EvaluationSettings = EvaluationSettings()
     shuffle_rewards: bool = False  # control: rewards are dealt out at random within the rollout
     negate_rewards: bool = False  # control: what is wrong is rewarded
+    claims: str | None = None  # a file of claims to judge at the end; a relative one is looked for among the recipes too
     threads: int | None = Field(None, ge=1)
     track: Tracker = "none"  # also copy the metrics to tensorboard or wandb
 

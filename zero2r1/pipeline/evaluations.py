@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from zero2r1.eval.claims import ClaimVerdict, judge, read_claims
+from zero2r1.eval.claims import Claim, ClaimVerdict, judge, read_claims
 from zero2r1.eval.runner import EvalResult
 from zero2r1.run_dir import RunDir
 
@@ -23,21 +23,58 @@ def measured_arrays(folders: Iterable[Path]) -> dict[str, dict[str, Sequence[flo
     return {file.stem: json.loads(file.read_text(encoding="utf-8"))["arrays"] for file in files}
 
 
-def judge_run(run: RunDir, claims: Path, *, folders: Iterable[Path] | None = None) -> tuple[ClaimVerdict, ...]:
-    """Judge claims by what was measured in a run (or in ``folders``), and write ``verdict.json``."""
-    verdicts = judge(read_claims(claims), measured_arrays([run.path] if folders is None else folders))
-    run.write_json("verdict.json", [verdict_row(verdict) for verdict in verdicts])
-    return verdicts
+def judge_run(
+    run: RunDir, claims: Path, *, folders: Iterable[Path] | None = None, judged: bool = True
+) -> tuple[tuple[ClaimVerdict, ...], dict[str, str]]:
+    """Judge claims by what was measured in a run (or in ``folders``), and write ``verdict.json``.
+
+    Args:
+        judged: false for a run too short to judge: everything is measured and written, and nothing is said to hold.
+
+    Returns:
+        The verdicts, and the claims that could not be judged with the reason: a checkpoint was not measured.
+    """
+    arrays = measured_arrays([run.path] if folders is None else folders)
+    possible: list[Claim] = []
+    missing: dict[str, str] = {}
+    read = read_claims(claims)
+    for claim in read:
+        named = {name.partition(".")[0] for part in claim.conditions for name in (part.of, part.over) if name}
+        absent = sorted(named - set(arrays))
+        if absent:
+            missing[claim.name] = f"{', '.join(absent)} was not measured in this run"
+        else:
+            possible.append(claim)
+    verdicts = judge(possible, arrays)
+    rows = {verdict.claim.name: _row(verdict.claim, verdict, judged) for verdict in verdicts}
+    rows |= {claim.name: {**_row(claim, None, judged), "why": missing[claim.name]} for claim in read if claim.name in missing}
+    run.write_json("verdict.json", [rows[claim.name] for claim in read])
+    return verdicts, missing
 
 
-def verdict_row(verdict: ClaimVerdict) -> Mapping[str, object]:
-    """A verdict as JSON."""
+def _row(claim: Claim, verdict: ClaimVerdict | None, judged: bool) -> dict[str, object]:
+    """A verdict as JSON; ``holds`` is null where nothing was judged."""
+    parts = () if verdict is None else verdict.parts
     return {
-        "claim": verdict.claim.name,
-        "says": verdict.claim.says,
-        "holds": verdict.holds,
+        "claim": claim.name,
+        "says": claim.says,
+        "holds": verdict.holds if verdict is not None and judged else None,
         "measured": [
             {**part.condition.model_dump(exclude_none=True), "estimate": part.estimate, "low": part.low, "high": part.high}
-            for part in verdict.parts
+            for part in parts
         ],
+        **({} if judged else {"why": "this run is too short to judge"}),
     }
+
+
+def claim_lines(verdicts: Sequence[ClaimVerdict], missing: Mapping[str, str], *, judged: bool = True) -> str:
+    """What was claimed before the run and what was measured, a few lines each."""
+    told = "written before the run" if judged else "shown but not judged: this run is too short"
+    lines = [f"claims, {told} (95 % intervals over held-out problems)"]
+    for verdict in verdicts:
+        word = ("holds" if verdict.holds else "FAILS") if judged else ""
+        lines.append(f"  {word:<6} {verdict.claim.name}: {verdict.claim.says}")
+        for part in verdict.parts:
+            compared = f" against {part.condition.over}" if part.condition.over else ""
+            lines.append(f"         {part.estimate:6.3f} [{part.low:.3f}, {part.high:.3f}]  {part.condition.of}{compared}")
+    return "\n".join([*lines, *(f"  not run {name}: {why}" for name, why in missing.items())])

@@ -26,6 +26,7 @@ from zero2r1.tasks.laptop.words import (
     PHRASES,
     REFLECTION_WORDS,
     SELF_CHECK_WORDS,
+    WEB_TEMPLATE,
     ZERO_TEMPLATE,
     language_share,
     vocabulary,
@@ -69,6 +70,11 @@ def web_grader() -> Grader:
         return [float(check_answer(row["answer"], row, answer)) for row, answer in zip(rows, answers, strict=True)]
 
     return make_grader({"accuracy": accuracy}, {"accuracy": 1.0})
+
+
+def base_layouts(world: World) -> dict[str, tuple[str, Grader]]:
+    """Further layouts to measure a base in: that of its pretraining text suits the laptop's better than the template does."""
+    return {"web": (WEB_TEMPLATE, web_grader())} if world.name == "laptop" else {}
 
 
 def _web_answer(text: str) -> str:

@@ -101,7 +101,8 @@ class PipelineSettings(Settings):
     reasoning_rl: ReasoningRlSettings = ReasoningRlSettings()
     no_language: bool = False  # the ablation: stage 2 once more without the language reward
     rejection_sft: RejectionSftSettings = RejectionSftSettings()
-    claims: str | None = None  # a file of claims to judge at the end
+    claims: str | None = None  # a file of claims to judge at the end; a relative one is looked for among the recipes too
+    minutes: float | None = Field(None, gt=0)  # what the recipe takes on the machine it was made for
     threads: int | None = Field(None, ge=1)
 
     @model_validator(mode="after")

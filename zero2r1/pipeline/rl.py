@@ -112,5 +112,5 @@ def run_rl(stage: Stage, settings: ZeroSettings, run: RunDir, extras: Extras) ->
     if outcome is Outcome.STOPPED:
         return RlResult(run=run.path, outcome=outcome, evaluations=results, verdicts=(), model=stage.policy, tokenizer=stage.tokenizer)
     keep(stage.measure(extras.after))
-    verdicts = judge_run(run, extras.claims) if extras.claims else ()
+    verdicts = judge_run(run, extras.claims)[0] if extras.claims else ()
     return RlResult(run=run.path, outcome=outcome, evaluations=results, verdicts=verdicts, model=stage.policy, tokenizer=stage.tokenizer)

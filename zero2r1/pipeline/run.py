@@ -183,9 +183,7 @@ class _Pipeline:
         missing = [name for name in spec.needs if name not in made]
         if missing:
             owner = next(other.name for other in self._stages if missing[0] in other.makes)
-            raise ValueError(
-                f"{spec.name} needs {missing[0]}, which {owner} has not made yet: run {owner} first"
-            )
+            raise ValueError(f"{spec.name} needs {missing[0]}, which {owner} has not made yet: run {owner} first")
         return json.loads(json.dumps(settings)), {name: made[name] for name in spec.needs}
 
     def _lost(self, spec: StageSpec) -> str | None:

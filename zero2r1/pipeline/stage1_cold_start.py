@@ -15,8 +15,9 @@ from zero2r1.cold_start.review import export_review, import_review
 from zero2r1.cold_start.rewrite import rewrite
 from zero2r1.pipeline.chunks import StageStopped, in_chunks
 from zero2r1.pipeline.materials import client_of
+from zero2r1.pipeline.sampling import sample_problems
 from zero2r1.pipeline.stage import Stage
-from zero2r1.pipeline.stage_run import StageRun, sample_problems, tune_base
+from zero2r1.pipeline.stage_run import StageRun, tune_base
 from zero2r1.rejection_sampling import Grade, candidates, grade_by_rules
 from zero2r1.rewards.readability import unreadable
 from zero2r1.samples import Lineage, Rejection, Sample, result_from_row, result_to_row, write_lines, write_samples
@@ -80,7 +81,7 @@ def _from_zero(given: StageRun) -> list[Result]:
         return [result_to_row(result) for result in _graded(candidates(problem, completions, lineage=lineage), grade)]
 
     problems = given.materials.problems("cold_start", settings.problems)
-    rows = sample_problems(given, stage, problems, settings.sample, purpose="zero", make=make)
+    rows = sample_problems(given.work, stage, problems, settings.sample, purpose="zero", make=make)
 
     def broken(sample: Sample) -> dict[str, str]:
         return unreadable(sample.thinking or "", sample.summary, sample.problem.language, settings.readability, language_share=share)

@@ -13,7 +13,8 @@ from zero2r1.cold_start.gather import seeded
 from zero2r1.cold_start.rewrite import think_first
 from zero2r1.pipeline.chunks import in_chunks
 from zero2r1.pipeline.materials import JUDGED, client_of
-from zero2r1.pipeline.stage_run import StageRun, sample_problems, tune_base
+from zero2r1.pipeline.sampling import sample_problems
+from zero2r1.pipeline.stage_run import StageRun, tune_base
 from zero2r1.rejection_sampling import Funnel, Grade, candidates, grade_by_judge, grade_by_rules, mix, rules_then_judge, select
 from zero2r1.rewards.judge import judge
 from zero2r1.samples import Lineage, Sample, result_from_row, result_to_row, write_lines, write_samples
@@ -48,7 +49,7 @@ def _selected(given: StageRun) -> tuple[list[Sample], Funnel]:
     def make(problem: Problem, completions: Sequence[Completion]) -> list[dict[str, Any]]:
         return [result_to_row(result) for result in candidates(problem, completions, lineage=lineage, think_open=stage.world.think_open)]
 
-    rows = sample_problems(given, stage, _problems(given), settings.sample, purpose="rejection_sampling", make=make)
+    rows = sample_problems(given.work, stage, _problems(given), settings.sample, purpose="rejection_sampling", make=make)
     decontaminator = given.materials.decontaminator(given.settings.decontaminate)
     selection = select(
         [result_from_row(row) for row in rows],

@@ -7,20 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from zero2r1.pipeline.chunks import StageStopped, in_chunks
+from zero2r1.pipeline.chunks import StageStopped
 from zero2r1.pipeline.materials import Materials
 from zero2r1.pipeline.narration import Narrator
-from zero2r1.pipeline.recipe import PipelineSettings, SampleSettings
+from zero2r1.pipeline.recipe import PipelineSettings
+from zero2r1.pipeline.sampling import Work
 from zero2r1.pipeline.sft import run_sft
 from zero2r1.pipeline.stage import Stage
-from zero2r1.rollout.engine import Request, SamplingParams, generate
 from zero2r1.run_dir import RunDir
 from zero2r1.samples import Sample
-from zero2r1.seeds import derive_seed
 from zero2r1.sft.config import SftSettings
 from zero2r1.training.config import ComputeSettings
 from zero2r1.training.loop import Outcome
-from zero2r1.types import Completion, Problem
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +37,11 @@ class StageRun:
     should_stop: Callable[[], bool]
 
     @property
+    def work(self) -> Work:
+        """What sampling needs of this."""
+        return Work(run=self.run, seed=self.settings.seed, narrator=self.narrator, should_stop=self.should_stop)
+
+    @property
     def model(self) -> Path:
         """The policy that training left in this folder."""
         return (self.run.path / "checkpoints" / "latest" / "model").resolve()
@@ -47,40 +50,6 @@ class StageRun:
         """The policy among the inputs, in its world."""
         world = self.materials.chat_world if chat else self.materials.world
         return Stage(self.inputs[name], world, evaluation=self.settings.evaluation, cap=cap, compute=compute, sampler=sampler)
-
-
-def sample_problems(
-    given: StageRun,
-    stage: Stage,
-    problems: Sequence[Problem],
-    settings: SampleSettings,
-    *,
-    purpose: str,
-    make: Callable[[Problem, Sequence[Completion]], Sequence[Mapping[str, Any]]],
-) -> list[dict[str, Any]]:
-    """Answers to every problem, made into rows as they come; kept piece by piece under ``samples/PURPOSE``."""
-    params = SamplingParams(max_new_tokens=settings.max_new_tokens, stop_token_ids=stage.stops, temperature=settings.temperature)
-
-    def work(piece: Sequence[Problem]) -> list[Mapping[str, Any]]:
-        requests = [
-            Request(
-                id=i,
-                prompt_ids=stage.prompt_ids(problem),
-                seeds=tuple(derive_seed(given.settings.seed, purpose, problem.id, j) for j in range(settings.samples)),
-                params=params,
-            )
-            for i, problem in enumerate(piece)
-        ]
-        return [row for problem, group in zip(piece, generate(stage.engine, requests), strict=True) for row in make(problem, group)]
-
-    return in_chunks(
-        given.run.path / "samples" / purpose,
-        problems,
-        work,
-        size=settings.chunk,
-        should_stop=given.should_stop,
-        on_progress=given.narrator.progress(f"sampling for {purpose.replace('_', ' ')}, problems"),
-    )
 
 
 def tune_base(given: StageRun, samples: Sequence[Sample], settings: SftSettings, *, title: str, measure_as: str) -> Path:

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from zero2r1.pipeline.chunks import StageStopped
-from zero2r1.pipeline.laptop import web_grader
+from zero2r1.pipeline.laptop import base_layouts
 from zero2r1.pipeline.preflight import preflight
 from zero2r1.pipeline.rl import Extras, run_rl, stage_of
 from zero2r1.pipeline.stage_run import StageRun
-from zero2r1.tasks.laptop.words import WEB_TEMPLATE
 from zero2r1.training.loop import Outcome
 
 
@@ -28,15 +27,15 @@ def run_zero(given: StageRun) -> Mapping[str, Path]:
     given.narrator.say("\n".join(checked.lines))
     if checked.faults:
         raise ValueError("the preflight found faults:\n" + "\n".join(checked.faults))
-    # The layout of its pretraining text suits the laptop's base better than the template: the fair point to compare with.
-    layouts = {"web": (WEB_TEMPLATE, web_grader())} if given.materials.world.name == "laptop" else {}
     with given.narrator.panel("R1-Zero", settings.steps) as show:
 
         def on_step(row: Mapping[str, Any]) -> None:
             given.narrator.milestones(row)
             show(row["step"], row)
 
-        extras = Extras(layouts=layouts, on_step=on_step, on_evaluation=given.narrator.evaluation, should_stop=given.should_stop)
+        extras = Extras(
+            layouts=base_layouts(stage.world), on_step=on_step, on_evaluation=given.narrator.evaluation, should_stop=given.should_stop
+        )
         result = run_rl(stage, settings, given.run, extras)
     if result.outcome is Outcome.STOPPED:
         raise StageStopped

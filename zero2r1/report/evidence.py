@@ -88,7 +88,7 @@ def _statistic_row(statistic: str, evaluations: Mapping[str, Evaluation]) -> tup
 
 def behaviour(record: RunRecord) -> Section | None:
     """What came along: format and self-checks, kinds of problems, parts of the reward, groups without signal, loss."""
-    rl = [stage for stage in record.stages if stage.is_rl]
+    rl = record.rl_stages
     recorded = dict.fromkeys(key for stage in rl for row in stage.metrics for key in row)
     parts = [(key, key.split("/")[1]) for key in recorded if key.startswith("rewards/") and key.endswith("/mean")]
     figures: Sequence[Figure | None] = (
@@ -126,7 +126,7 @@ def kept_samples(record: RunRecord) -> list[Section]:
 
 
 def _funnel(stage: StageRun, funnel: Funnel) -> tuple[Block, ...]:
-    rejected = sorted(funnel.rejected.items(), key=lambda item: (-item[1], item[0]))[:MOST_RULES]
+    rejected = sorted(((rule, size) for rule, size in funnel.rejected.items() if size), key=lambda item: (-item[1], item[0]))[:MOST_RULES]
     total = sum(funnel.rejected.values())
     texts = [(rule.replace("_", " "), f"{size:,}", f"{100 * size / total:.1f}") for rule, size in rejected if total]
     rows = tuple(tuple(Cell(text=text) for text in row) for row in texts)

@@ -8,7 +8,7 @@ from typing import Any
 from zero2r1.report.charts import TONES, Band, Bar, Curve, Point, Tone, bar_chart, funnel_chart, line_chart
 from zero2r1.report.document import Figure
 from zero2r1.report.files import number
-from zero2r1.report.values import ENDS, Evaluation, Funnel, RunRecord, StageRun, checkpoint_title, probe_step
+from zero2r1.report.values import CONTROLS, ENDS, Evaluation, Funnel, RunRecord, StageRun, checkpoint_title, probe_step
 from zero2r1.report.wording import Z95, fixed, is_count, listed, percent, statistic_title
 
 WIDE, NARROW = 840, 360
@@ -24,11 +24,10 @@ def curve_figure(
 ) -> Figure | None:
     """Held-out statistics and their training counterparts against steps, one band for each stage of reinforcement learning.
 
-    ``controls``: the statistic that is also shown of the stage's control runs (``dev2_no_language`` beside ``dev2``), which have
-    an end and no course.
+    ``controls``: the statistic that is also shown of a stage's control, which ends in ``dev2_no_language`` where it ends in ``dev2``.
     """
     share = not any(is_count(statistic) for statistic, _, _, _ in wanted)
-    stages = [stage for stage in record.stages if stage.is_rl]
+    stages = record.rl_stages
     bands = [_band(record, stage, wanted, controls) for stage in stages]
     bands = [band for band in bands if band.curves]
     if not bands:
@@ -40,7 +39,7 @@ def curve_figure(
     if any(not curve.marks for band in bands for curve in band.curves):
         caption.append(f"Thin lines: training rollouts, mean of the last {WINDOW} steps.")
     if controls and any(curve.tone == "c6" for band in bands for curve in band.curves):
-        caption.append(f"A lone mark is a control run: {statistic_title(controls).lower()} at its end.")
+        caption.append(f"Crosses: {statistic_title(controls).lower()} of the same stage without the reward for language.")
     wide, narrow = (
         line_chart(bands, y_title=y_title, describe=f"{title}. {'; '.join(described)}.", share=share, width=width, height=height)
         for width, height in ((WIDE, 320), (NARROW, 300))
@@ -57,11 +56,9 @@ def _band(record: RunRecord, stage: StageRun, wanted: Sequence[Wanted], controls
             curves.append(Curve(points=training, tone=tone, label="" if points else label))
         if points:
             curves.append(Curve(points=points, tone=tone, label=label, marks=True))
-    end = ENDS.get(stage.name, ("", ""))[1]
-    for name, evaluation in record.evaluations.items():
-        if controls and end and name.startswith(f"{end}_") and (found := evaluation.get(controls)):
-            point = Point(x=float(stage.last_step or 0), y=found.mean, error=Z95 * (found.error or 0.0))
-            curves.append(Curve(points=(point,), tone="c6", label=checkpoint_title(name), marks=True))
+    for control in record.stages if controls else ():
+        if CONTROLS.get(control.name) == stage.name and (points := _held_out(record, control, controls or "")):
+            curves.append(Curve(points=points, tone="c6", label=checkpoint_title(ENDS[control.name][1]), marks=True))
     return Band(title=stage.title, steps=float(stage.last_step or 0), curves=tuple(curves))
 
 
@@ -135,7 +132,7 @@ def metric_figure(
 
 def domain_figure(record: RunRecord) -> Figure | None:
     """Accuracy by kind of problem in the last stage that recorded it."""
-    for stage in reversed(record.stages):
+    for stage in reversed(record.rl_stages):
         names = sorted({key for row in stage.metrics for key in row if key.startswith("domains/") and key.endswith("/accuracy")})
         if names:
             wanted = [(name, name.removeprefix("domains/").removesuffix("/accuracy")) for name in names]

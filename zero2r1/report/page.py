@@ -37,7 +37,7 @@ td.good,td.bad{{font-weight:600}}td.quiet{{color:var(--quiet)}}
 pre{{font:13.5px/1.55 {MONO};white-space:pre-wrap;overflow-wrap:anywhere;background:var(--tint);margin:8px 0;padding:12px 14px;
 border-radius:6px}}
 pre.question{{background:none;padding:2px 0 2px 14px;border-left:3px solid var(--line);border-radius:0;color:var(--quiet)}}
-.note{{font-size:14px;margin:0 0 4px}}
+.note{{font-size:14px;margin:0 0 4px;max-width:56em}}
 .notes{{background:var(--warn);border-left:4px solid var(--warn-line);padding:14px 20px 14px 22px;border-radius:0 6px 6px 0;margin:0}}
 .notes li{{margin:5px 0}}.notes ul{{margin:0;padding-left:1.1em}}
 summary{{cursor:pointer;font-weight:600;margin:14px 0}}

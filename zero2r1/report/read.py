@@ -14,7 +14,7 @@ from typing import Any, cast, get_args
 from zero2r1.report.choose import choose_transcripts, same_question
 from zero2r1.report.files import RunFiles, count, counts, items, mapping, number, numbers
 from zero2r1.report.values import (
-    ENDS,
+    CONTROLS,
     Claim,
     Estimate,
     Evaluation,
@@ -28,6 +28,7 @@ from zero2r1.report.values import (
 )
 from zero2r1.run_dir import LOCK, RunDir
 
+CONTROL_SETTINGS = ("shuffle_rewards", "negate_rewards")
 BOUNDS = ("at_least", "more_than", "at_most", "estimate_at_least")
 TITLES = {
     "base": "Base model",
@@ -36,8 +37,19 @@ TITLES = {
     "reasoning-rl": "Reasoning RL",
     "rejection-sft": "Rejection sampling and SFT",
     "run": "Training",
+    "no-language": "Reasoning RL without the language reward",
     "all-scenarios": "RL for all scenarios",
 }
+ROLES = {
+    "r1": "all-scenarios",
+    "dev3": "rejection-sft",
+    "dev2": "reasoning-rl",
+    "dev2_no_language": "no-language",
+    "dev1": "cold-start",
+    "zero": "zero",
+    "base": "zero",
+}
+"""What a stage is that stands alone, by the latest checkpoint it measured."""
 
 
 def read_run(path: Path) -> RunRecord:
@@ -57,11 +69,11 @@ def read_run(path: Path) -> RunRecord:
     environment = files.object("env.json")
     claims = _claims(files, {name for stage in stages for name in stage.evaluations}, state)
     zero = next((s for s in stages if s.name == "zero"), None) or next((s for s in stages if s.is_rl), None)
-    ledger = files.object("ledger.json")
+    ledger, settings = files.object("ledger.json"), files.settings("config.yaml")
     return RunRecord(
         name=files.root.resolve().name,
         state=state,
-        reason=str(said.get("reason") or ""),
+        reason=str(said.get("reason") or "") or _reason(files, stages),
         seed=count(ledger.get("seed", environment.get("seed"))),
         size=str(ledger.get("size") or ""),
         pipeline=bool(listed),
@@ -71,11 +83,18 @@ def read_run(path: Path) -> RunRecord:
         held_out=same_question(files, stages),
         command=files.text("command.txt").strip(),
         config=files.text("config.yaml"),
+        control=tuple(name for name in CONTROL_SETTINGS if settings.get(name) is True),
         laptop=any(_is_laptop(files.settings(f"{folder}/config.yaml")) for folder in (".", *(stage.folder for stage in stages))),
         environment=environment,
         distrust=tuple(str(sentence) for sentence in files.array("distrust.json") or ()),
         unreadable=files.unreadable,
     )
+
+
+def _reason(files: RunFiles, stages: Sequence[StageRun]) -> str:
+    """Why the stage that ended the run did not get to its end, in its own words."""
+    ended = next((stage for stage in stages if stage.state in ("stopped", "failed")), None)
+    return str(files.object(f"{ended.folder}/run.json").get("reason") or "") if ended else ""
 
 
 def _run_state(files: RunFiles, said: Mapping[str, Any], listed: Sequence[Mapping[str, Any]]) -> State:
@@ -121,12 +140,13 @@ def _listed_stages(files: RunFiles) -> list[dict[str, Any]]:
     entries = [entry for entry in items(files.object("ledger.json").get("stages")) if isinstance(entry, dict)]
     if entries:
         return entries
-    return [{"folder": name, "status": RunFiles(files.root / name).object("run.json").get("status")} for name in files.names("stages/*/")]
+    folders = [name for name in files.names("stages/*/") if re.fullmatch(r"\d+-[a-z0-9-]+", PurePosixPath(name).name)]
+    return [{"folder": name, "status": files.object(f"{name}/run.json").get("status")} for name in folders]
 
 
 def _stage(files: RunFiles, entry: Mapping[str, Any], run_state: State) -> StageRun:
     folder = _folder(files, entry)
-    name = str(entry.get("name") or re.sub(r"^\d+-", "", PurePosixPath(folder).name))
+    name = str(entry.get("name") or re.sub(r"^\d+-", "", PurePosixPath(folder).name)).replace("_", "-")
     digits = re.match(r"\d+", PurePosixPath(folder).name)
     listed = count(entry.get("number"))
     state = _state(entry.get("status"))
@@ -142,13 +162,19 @@ def _stage(files: RunFiles, entry: Mapping[str, Any], run_state: State) -> Stage
         title=str(entry.get("title") or TITLES.get(name, name)),
         folder=folder,
         state=state,
-        why=str(entry.get("why") or "") if state != "not run" else "",
-        seconds=number(entry.get("seconds")),
-        steps=count(files.settings(f"{folder}/config.yaml").get("steps")),
+        why=str(entry.get("why") or ""),
+        seconds=number(entry.get("seconds")) or None,
+        steps=_steps(files.settings(f"{folder}/config.yaml"), name),
         metrics=metrics,
         evaluations={evaluation.name: evaluation for evaluation in measured if evaluation.figures},
         funnel=_funnel(files, folder),
     )
+
+
+def _steps(settings: Mapping[str, Any], stage: str) -> int | None:
+    """How many steps a stage was to take: its own settings say so, or their section of the pipeline's."""
+    sections = [settings, *(mapping(settings.get(name.replace("-", "_"))) for name in (stage, CONTROLS.get(stage, stage)))]
+    return next((steps for section in sections if (steps := count(section.get("steps"))) is not None), None)
 
 
 def _folder(files: RunFiles, entry: Mapping[str, Any]) -> str:
@@ -164,10 +190,7 @@ def _folder(files: RunFiles, entry: Mapping[str, Any]) -> str:
 def _role(files: RunFiles) -> str:
     """What the single stage of a run is, by the checkpoints it measured."""
     measured = {PurePosixPath(name).stem for name in files.names("evals/*.json")}
-    for name, ends in ENDS.items():
-        if measured & set(ends) and not (name == "reasoning-rl" and measured <= {"dev1"}):
-            return name
-    return next((role for name, role in (("dev1", "cold-start"), ("dev3", "rejection-sft")) if name in measured), "run")
+    return next((role for checkpoint, role in ROLES.items() if checkpoint in measured), "run")
 
 
 def _evaluation(files: RunFiles, file: str) -> Evaluation:

@@ -55,7 +55,7 @@ def _status(record: RunRecord) -> str:
     where = "" if record.state == "done" else _where(record)
     missing = [stage.title for stage in record.stages if stage.state == "not run"] if record.state == "done" else []
     skipped = f"; not run: {listed(missing)}" if missing else ""
-    return word + where + skipped + (f". {record.reason}" if record.reason else "")
+    return word + where + skipped + (f". {clipped(record.reason, 500)}" if record.reason else "")
 
 
 def _where(record: RunRecord) -> str:
@@ -88,7 +88,8 @@ def _lead(record: RunRecord) -> tuple[str, ...]:
         method = METHODS.get(stage.name, stage.title)
         steps = f", {stage.last_step} steps" if stage.last_step else ""
         what = f"One run of {method}{steps}{seed}{machine}."
-    return (what, *_headline(record))
+    control = [f"A control: {name.replace('_', ' ')} is on, and no claim that needs rewards should hold." for name in record.control]
+    return (what, *control, *_headline(record))
 
 
 def _headline(record: RunRecord) -> list[str]:

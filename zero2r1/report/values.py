@@ -65,7 +65,7 @@ class StageRun:
     """One stage: its place in the ledger and what its folder holds. A run without stages is one of these."""
 
     name: str
-    """``zero``, ``cold-start``, ``reasoning-rl``, ...: what the stage is, whatever its number."""
+    """``zero``, ``cold-start``, ``reasoning-rl``, ...: what the stage is, whatever its number; hyphens for underscores."""
     number: int | None
     title: str
     folder: str
@@ -162,6 +162,8 @@ class RunRecord:
     held_out: HeldOutQuestion | None
     command: str
     config: str
+    control: tuple[str, ...]
+    """Settings that make the run a control: ``shuffle_rewards``, ``negate_rewards``."""
     laptop: bool
     """Whether model or problems are those of the laptop world."""
     environment: Mapping[str, Any]
@@ -180,6 +182,11 @@ class RunRecord:
                     found.setdefault(name, evaluation)
         return dict(sorted(found.items(), key=lambda item: (checkpoint_rank(item[0]), item[0])))
 
+    @property
+    def rl_stages(self) -> tuple[StageRun, ...]:
+        """The stages of reinforcement learning that lead somewhere; a control is one only where it stands alone."""
+        return tuple(stage for stage in self.stages if stage.is_rl and (stage.name not in CONTROLS or not self.pipeline))
+
     def stage(self, name: str) -> StageRun | None:
         return next((stage for stage in self.stages if stage.name == name), None)
 
@@ -187,8 +194,16 @@ class RunRecord:
 CHECKPOINTS = {"base": "Base", "zero": "R1-Zero", "dev1": "Dev1", "dev2": "Dev2", "dev3": "Dev3", "r1": "R1"}
 """Names of evaluations and what the paper calls those checkpoints."""
 
-ENDS = {"zero": ("base", "zero"), "reasoning-rl": ("dev1", "dev2"), "all-scenarios": ("dev3", "r1")}
+ENDS = {
+    "zero": ("base", "zero"),
+    "reasoning-rl": ("dev1", "dev2"),
+    "no-language": ("dev1", "dev2_no_language"),
+    "all-scenarios": ("dev3", "r1"),
+}
 """The checkpoints a stage of reinforcement learning leads from and to."""
+
+CONTROLS = {"no-language": "reasoning-rl"}
+"""Stages run again with something left out, and the stage each is compared with."""
 
 
 def probe_step(name: str) -> int | None:

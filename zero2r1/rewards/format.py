@@ -55,9 +55,7 @@ def format_reward(mode: str = "strict", *, think_open: bool | None = None) -> Re
         raise ValueError(f"format mode {mode!r} is not known; choose one of {', '.join(MODES)}")
     why_not = MODES[mode]
 
-    def format(
-        completions: list[Any], log_extra: Callable[[str, list[Any]], None] = lambda *_: None, **columns: Any
-    ) -> list[float | None]:
+    def format(completions: list[Any], log_extra: Callable[[str, list[Any]], None] = lambda *_: None, **columns: Any) -> list[float | None]:
         found = []
         for i, (completion, ended) in enumerate(zip(completions, finish_reasons(columns, len(completions)), strict=True)):
             row = {name: columns[name][i] for name in ("prompts", "prompt") if isinstance(columns.get(name), list)}

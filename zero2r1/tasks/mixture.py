@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from zero2r1.types import Problem
 
@@ -28,18 +28,29 @@ def mixed(problems: Sequence[Problem], shares: Mapping[str, float], *, seed: int
     if not shares:
         return list(problems)
     groups = by_domain(problems)
-    if set(groups) != set(shares):
-        raise ValueError(
-            f"data.mixture gives shares to {sorted(shares)}, and the problems are of {sorted(groups)}. Name each domain once; a share "
-            "of 0 leaves one out"
-        )
-    if min(shares.values()) < 0 or sum(shares.values()) == 0:
-        raise ValueError(f"data.mixture needs shares of 0 or more, and at least one above 0, got {dict(shares)}")
+    check_shares(groups, shares)
     chosen: list[Problem] = []
     for name, quota in _quotas(len(problems), shares).items():
         order = random.Random(f"{seed}/mixture/{name}").sample(groups[name], len(groups[name]))
         chosen += [order[i % len(order)] for i in range(quota)]
     return chosen
+
+
+def check_shares(domains: Collection[str], shares: Mapping[str, float]) -> None:
+    """Whether shares, where there are any, fit the domains of the problems.
+
+    Raises:
+        ValueError: a domain without a share, a share of a domain that no problem has, or no share above 0.
+    """
+    if not shares:
+        return
+    if set(domains) != set(shares):
+        raise ValueError(
+            f"the mixture gives shares to {sorted(shares)}, and the problems are of {sorted(domains)}. Name each domain once; a share "
+            "of 0 leaves one out"
+        )
+    if min(shares.values()) < 0 or sum(shares.values()) == 0:
+        raise ValueError(f"the mixture needs shares of 0 or more, and at least one above 0, got {dict(shares)}")
 
 
 def _quotas(total: int, shares: Mapping[str, float]) -> dict[str, int]:

@@ -75,7 +75,8 @@ class Rule:
     content: float = 0.6
     """The different words of what is shared weigh at least this share of ``words``: 6 where nothing else is said."""
     boilerplate: int = 4
-    """An n-gram that stands in so many items of the collection belongs to none of them."""
+    """An n-gram that stands in so many items of the collection belongs to none of them: an instruction, a stock phrase, and also a
+    passage that so many questions are asked about. Where passages are to be protected, say more."""
     shortest: int = 6
     """A short text is looked for as a whole if it has so many words; shorter ones are not looked for."""
 

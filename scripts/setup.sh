@@ -28,4 +28,4 @@ elif [ "$(uname -s)" = Linux ] && ! command -v nvidia-smi >/dev/null && ! plain_
 else
     pip install "$torch"
 fi
-pip install -c constraints.txt -e ".[plots,dev]"
+pip install -c constraints.txt -e ".[dev]"

@@ -85,20 +85,19 @@ def _follower(source: IO[bytes], sink: IO[bytes]) -> Exchange:
 
 
 def _send(sink: IO[bytes], vector: Tensor) -> None:
-    sink.write(memoryview(vector.numpy()).cast("B"))
+    sink.write(vector.numpy().tobytes())
     sink.flush()
 
 
 def _receive(source: IO[bytes], like: Tensor) -> Tensor:
-    vector = torch.empty_like(like)
-    buffer = memoryview(vector.numpy()).cast("B")
+    buffer = memoryview(bytearray(like.numel() * like.element_size()))
     got = 0
     while got < len(buffer):
         count = source.readinto(buffer[got:])  # type: ignore[attr-defined]
         if not count:
             raise RuntimeError("the second process of base training ended early; what it said stands above")
         got += count
-    return vector
+    return torch.frombuffer(buffer, dtype=like.dtype)
 
 
 @contextmanager

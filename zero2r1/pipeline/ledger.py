@@ -87,8 +87,8 @@ def read_ledger(folder: Path) -> Any:
 def digest_of(path: Path) -> str:
     """SHA-256 of a file, or of a folder: of the names and contents of all its files."""
     if path.is_file():
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        with path.open("rb") as opened:
+            return hashlib.file_digest(opened, "sha256").hexdigest()
     whole = hashlib.sha256()
     files = sorted(file for file in path.rglob("*") if file.is_file())
     if not files:

@@ -11,8 +11,9 @@ from pathlib import Path
 
 from zero2r1.cold_start.review import Reviewed, Reviewer
 from zero2r1.pipeline.api import load_world
+from zero2r1.pipeline.config import EndpointSettings
 from zero2r1.pipeline.laptop import LAPTOP_PROBLEMS, laptop_world, verify
-from zero2r1.pipeline.recipe import EndpointSettings, PipelineSettings
+from zero2r1.pipeline.recipe import PipelineSettings
 from zero2r1.pipeline.world import World
 from zero2r1.rewards.judge import Complete
 from zero2r1.rollout.openai_engine import ChatParams, OpenAIClient
@@ -138,7 +139,7 @@ def _right(question: str, reference: str, answer: str) -> bool:
     numbers = [int(word) for word in words if word.isdigit()]
     # Only a search for two numbers has a reference of two; its sum is the first number of the question, the list the others.
     pair = {"task": "pair", "total": numbers[0], "numbers": numbers[1:]} if "," in reference else {"task": "other"}
-    return verify(parsed if parsed is not None else answer.strip(), {"answer": reference, **pair}).correct
+    return verify(parsed if parsed is not None else answer.strip(), {"answer": reference, **pair}).correct is True
 
 
 def general_of_file(source: str, count: int) -> list[Sample]:

@@ -154,4 +154,4 @@ def _memory(stage: Stage, settings: ZeroSettings, longest: int) -> int:
     # Counted on Llama: what each layer keeps of a token for the way back, or only its input when it is computed again.
     kept = config.hidden_size if settings.compute.gradient_checkpointing else 22 * config.hidden_size + 5 * feed_forward
     cache = positions * heads * width * 2
-    return 4 * (weights * copies + config.num_hidden_layers * (cache + tokens * kept))
+    return int(4 * (weights * copies + config.num_hidden_layers * (cache + tokens * kept)))

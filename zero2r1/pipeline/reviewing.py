@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from zero2r1.cold_start.review import Review, import_review
-from zero2r1.pipeline.laptop import VERIFIER, verify
+from zero2r1.pipeline.laptop import verify
 from zero2r1.rejection_sampling import grade_by_rules
 from zero2r1.rewards.accuracy import VERIFIERS, accuracy_reward
 from zero2r1.rewards.combine import make_grader
 from zero2r1.samples import Sample, read_samples, write_samples
+from zero2r1.tasks.laptop.problems import VERIFIER
 
 
 def import_file(reviewed: Path, file: Path, *, reviewer: str, out: Path) -> Review:

@@ -74,7 +74,7 @@ class Stage:
         *asked, answer = dialogue
         thinking, content = answer.reasoning_content, answer.content
         if layout == "special_token" and thinking is not None:
-            thinking, content = None, write_cold_start(thinking, content)
+            content, thinking = write_cold_start(thinking, content), None
         if self.world.template == "chat":
             last = {"role": "assistant", "content": content} | ({} if thinking is None else {"reasoning_content": thinking})
             encoded = self.encoder.encode_dialogue([*({"role": m.role, "content": m.content} for m in asked), last])

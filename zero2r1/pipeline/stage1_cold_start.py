@@ -58,10 +58,12 @@ def funnel_of(kept: Sequence[Sample], rejected: Sequence[Rejection]) -> dict[str
     sources: dict[str, int] = {}
     for sample in kept:
         sources[sample.lineage.source] = sources.get(sample.lineage.source, 0) + 1
-    stations = [["gathered", len(kept) + len(rejected)]]
+    left = len(kept) + len(rejected)
+    stations: list[tuple[str, int]] = [("gathered", left)]
     for rule, count in rules.items():
-        stations.append([f"not {rule}", stations[-1][1] - count])
-    return {"stations": [*stations, ["kept", len(kept)]], "rejected": rules, "mixed": sources}
+        left -= count
+        stations.append((f"not {rule}", left))
+    return {"stations": [*stations, ("kept", len(kept))], "rejected": rules, "mixed": sources}
 
 
 def _from_zero(given: StageRun) -> list[Result]:
@@ -122,7 +124,7 @@ def _from_endpoint(given: StageRun) -> list[Result]:
         ask = seeded(client, seed=derive_seed(given.settings.seed, way), workers=endpoint.concurrency)
 
         def work(piece: Sequence[Problem], way: str = way, ask: Any = ask) -> list[dict[str, Any]]:
-            common = {"model": endpoint.model, "highlight": highlight, "sampler": sampler, "asking": asking}
+            common: dict[str, Any] = {"model": endpoint.model, "highlight": highlight, "sampler": sampler, "asking": asking}
             if way == "few_shot":
                 results = few_shot(piece, _examples(given), ask, seed=given.settings.seed, **common)
             else:

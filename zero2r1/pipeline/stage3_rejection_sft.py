@@ -16,7 +16,7 @@ from zero2r1.pipeline.materials import JUDGED, client_of
 from zero2r1.pipeline.sampling import sample_problems
 from zero2r1.pipeline.stage_run import StageRun, tune_base
 from zero2r1.rejection_sampling import Funnel, Grade, candidates, grade_by_judge, grade_by_rules, mix, rules_then_judge, select
-from zero2r1.rewards.judge import judge
+from zero2r1.rewards.judge import Complete, judge
 from zero2r1.samples import Lineage, Sample, result_from_row, result_to_row, write_lines, write_samples
 from zero2r1.seeds import derive_seed
 from zero2r1.types import Completion, Problem
@@ -82,7 +82,7 @@ def _problems(given: StageRun) -> list[Problem]:
 def _grade(given: StageRun) -> Grade:
     """Rules where there is one, and a judge for the rest: the endpoint's, or the laptop world's."""
     settings, world = given.settings.rejection_sft, given.materials.chat_world
-    complete = None
+    complete: Complete | None = None
     if settings.endpoint is not None:
         complete = client_of(settings.endpoint).complete
     elif given.materials.judge is not None:

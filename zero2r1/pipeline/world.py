@@ -71,7 +71,7 @@ class World:
         Raises:
             ValueError: a reward this world does not have.
         """
-        known = {**self.rewards(), **{name: IsolatedReward(name) for name in settings.weights if ":" in name}}
+        known: dict[str, RewardFn] = {**self.rewards(), **{name: IsolatedReward(name) for name in settings.weights if ":" in name}}
         unknown = set(settings.weights) - set(known)
         if unknown:
             raise ValueError(f"reward.weights names {sorted(unknown)}; the {self.name} world has {sorted(known)}")

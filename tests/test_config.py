@@ -309,3 +309,33 @@ def test_a_mapping_is_one_value_and_a_flag_for_an_entry_changes_that_entry(tmp_p
 def test_variables_that_are_no_settings_are_left_alone() -> None:
     environ = {"ZERO2R1_TRACEBACK": "1", "ZERO2R1_CACHE": "/tmp", "ZERO2R1_STEPS": "5"}
     assert load_settings(ZeroSettings, environ=environ).settings.steps == 5
+
+
+class Speed(Settings):
+    rate: float = 1.0
+    schedule: str = "constant"
+    limits: dict[str, float] = {"top": 1.0}
+
+
+class Inner(Settings):
+    speed: Speed = Speed(rate=3.0, schedule="cosine", limits={"top": 2.0, "low": 0.5})
+    seed: int = 0
+
+
+class Outer(Settings):
+    inner: Inner = Inner(seed=7)
+    speed: Speed = Speed()
+
+
+def test_a_group_set_in_part_keeps_its_own_defaults():
+    """Once, `--optimizer.learning_rate` of SFT turned its cosine into the constant schedule of optimizers elsewhere."""
+    found = load_settings(Outer, flags=["--inner.speed.rate=5"]).settings
+    assert (found.inner.speed.rate, found.inner.speed.schedule, found.inner.seed) == (5.0, "cosine", 7)
+    assert found.inner.speed.limits == {"top": 2.0, "low": 0.5}
+    assert found.speed == Speed()
+    assert Outer.model_validate({"inner": {"speed": {"limits": {"top": 4.0}}}}).inner.speed.limits == {"top": 4.0}  # one value, replaced
+
+
+def test_groups_filled_from_defaults_do_not_count_as_set():
+    assert "seed" not in load_settings(Outer, flags=["--inner.speed.rate=5"]).settings.inner.speed.model_fields_set
+    assert Outer.model_validate({"speed": {"rate": 2}}).inner.seed == 7

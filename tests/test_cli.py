@@ -10,9 +10,16 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
 
 from tests.pipeline.tiny_stage import SMALL, untrained
+from tests.rollout.stub_server import answers, refusal
 from zero2r1 import cli
+from zero2r1.cli.settings import guarded
+from zero2r1.pipeline.chunks import StageStopped
+from zero2r1.run_dir import RunDir
+from zero2r1.training.loop import Outcome
+from zero2r1.types import Completion, Segment
 
 
 @pytest.fixture(scope="module")
@@ -188,6 +195,88 @@ def test_ctrl_c_finishes_the_step_saves_and_says_how_to_go_on(model, tmp_path):
     last = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])["step"]
     assert (run / "checkpoints" / f"step_{last:06d}" / "state" / "state.json").is_file()
     assert json.loads((run / "run.json").read_text())["status"] == "stopped"
+
+
+def scripted(text: str, before=lambda: None):
+    """In place of the sampler: the same answer to everything, numbered."""
+
+    def generate(engine, requests):
+        before()
+        segment = Segment(token_ids=(1,), logprobs=(-1.0,))
+        return [
+            [
+                Completion(segments=(segment,), text=f"{text} {request.id} {i}", finish_reason="stop", seed=seed, policy_version=0)
+                for i, seed in enumerate(request.seeds)
+            ]
+            for request in requests
+        ]
+
+    return generate
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_rl_that_is_stopped_while_it_measures_pass_rates_goes_on_there(run, model, tmp_path, monkeypatch, number, status):
+    """4 problems, one at a time: the signal comes during the first, three are left."""
+    asked: list[int] = []
+
+    def sample_once():
+        asked.append(1)
+        if len(asked) == 1:
+            os.kill(os.getpid(), number)
+
+    monkeypatch.setattr("zero2r1.pipeline.sampling.generate", scripted("I do not know", sample_once))
+    measuring = ["--pass_rate.problems=4", "--pass_rate.samples=2", "--pass_rate.chunk=1"]
+    command = ["train", "rl", "--model", model, "--name", "mine", *flags(), *measuring]
+    stopped, _, err = run(*command)
+    assert stopped == status and "saved. Continue with:" in err and "--name mine" in err and "Traceback" not in err
+    assert json.loads((tmp_path / "runs" / "mine" / "run.json").read_text())["status"] == "stopped"
+    assert len(asked) == 1
+    failed, _, err = run(*command)
+    assert failed == 2 and "pass_rate keeps none of 4 problems" in err  # nothing it says is right, as far as the rest goes
+    assert len(asked) == 4
+
+
+def test_a_run_that_waits_for_a_person_has_not_failed(tmp_path, capsys):
+    def work(should_stop):
+        raise StageStopped("3 of 3 samples wait for a decision in review.md")
+
+    run = RunDir.start(tmp_path / "run", command=[], config="", seed=0)
+    with pytest.raises(typer.Exit) as ended:
+        guarded(run, work, "zero2r1 again")
+    assert ended.value.exit_code == 0
+    err = capsys.readouterr().err
+    assert err == "3 of 3 samples wait for a decision in review.md\nsaved. Continue with:  zero2r1 again\n"
+    assert run.read_json("run.json")["status"] == "stopped" and "review.md" in run.read_json("run.json")["reason"]
+
+
+def test_a_judge_who_is_not_there_is_one_message(run, model, tmp_path, monkeypatch):
+    """20 problems with two answers each are 40 cases; 32 failures in a row are enough."""
+    monkeypatch.setattr("zero2r1.pipeline.sampling.generate", scripted("<think>\nI count .\n</think>\n\nIt is"))
+    (tmp_path / "p.jsonl").write_text(
+        "".join(json.dumps({"question": f"what is {i}", "answer": "x", "verifier": "judge"}) + "\n" for i in range(20))
+    )
+    data = ["--data.train", "p.jsonl", "--data.held_out", "p.jsonl", "--sample.samples=2", "--sample.max_new_tokens=8"]
+    with answers(refusal(404)) as server:
+        status, _, err = run("sample", "--model", model, "--name", "s", *data, "--endpoint.url", server.url, "--endpoint.model", "judge")
+    assert status == 2 and err.startswith("error: 32 times in a row the judge could not be asked") and "Is its endpoint up?" in err
+    assert "Traceback" not in err
+    assert json.loads((tmp_path / "runs" / "s" / "run.json").read_text())["status"] == "failed"
+
+
+def test_sampling_needs_problems_to_sample_from(run, model, tmp_path):
+    (tmp_path / "t.jsonl").write_text('{"question": "compute 1 + 1", "answer": "2"}\n')
+    status, _, err = run("sample", "--model", model, "--data.held_out", "t.jsonl")
+    assert status == 2 and "data.train is missing" in err
+
+
+@pytest.mark.parametrize("asked", [("--from", "zero"), ("--from=zero",)])
+def test_the_command_to_continue_a_pipeline_does_not_begin_again(run, monkeypatch, tmp_path, asked):
+    monkeypatch.setattr("zero2r1.pipeline.demo.run_pipeline", lambda *_, **__: Outcome.STOPPED)
+    (tmp_path / "r.yaml").write_text("seed: 1\n")
+    status, out, err = run("pipeline", "r.yaml", *asked, "--only", "zero", "--name", "p")
+    assert status == 0
+    for told in (out, err):
+        assert "zero2r1 pipeline r.yaml --only zero --name p" in told and "--from" not in told
 
 
 def test_a_model_that_was_not_fetched_yet_names_the_command(run, monkeypatch):

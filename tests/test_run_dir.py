@@ -3,19 +3,33 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import math
+import multiprocessing
 import os
 import platform
 import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
+from zero2r1 import run_dir
 from zero2r1.run_dir import RunDir, environment
+
+ROUNDS, RIVALS = 10, 4
+HOLDER = """
+import sys
+from pathlib import Path
+from zero2r1.run_dir import RunDir
+run = RunDir.start(Path(sys.argv[1]), command=[], config="", seed=0)
+print("has it", flush=True)
+sys.stdin.read()
+"""
 
 
 def start(path: Path) -> RunDir:
@@ -74,6 +88,112 @@ def test_the_lock_of_a_dead_process_is_taken_over(tmp_path: Path) -> None:
     (tmp_path / "run" / "run.lock").write_text(json.dumps({"pid": dead_pid(), "host": platform.node()}))
     again = start(tmp_path / "run")
     assert again.read_json("run.lock") == {"pid": os.getpid(), "host": platform.node()}
+
+
+def holder_of(path: Path) -> subprocess.Popen[str]:
+    """Another process that writes to the folder until its standard input ends."""
+    process = subprocess.Popen([sys.executable, "-c", HOLDER, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None and process.stdout.readline() == "has it\n"
+    return process
+
+
+def compete(root: Path, barrier: Any, outcomes: Any) -> None:
+    """Start folder after folder in the same moment as the rivals; each is held until all have tried."""
+    for number in range(ROUNDS):
+        barrier.wait(60)
+        run = None
+        try:
+            run = start(root / f"run_{number}")
+            outcomes.put((number, "has it"))
+        except ValueError as error:
+            outcomes.put((number, "refused" if "is being written by" in str(error) else str(error)))
+        except Exception as error:  # what a rival dies of is an outcome too
+            outcomes.put((number, repr(error)))
+        barrier.wait(60)
+        if run is not None:
+            run.close("done")
+
+
+def test_of_processes_that_start_together_one_gets_the_folder(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    barrier, outcomes = context.Barrier(RIVALS), context.Queue()
+    rivals = [context.Process(target=compete, args=(tmp_path, barrier, outcomes)) for _ in range(RIVALS)]
+    for rival in rivals:
+        rival.start()
+    found: dict[int, list[str]] = {}
+    for _ in range(ROUNDS * RIVALS):
+        number, outcome = outcomes.get(timeout=60)
+        found.setdefault(number, []).append(outcome)
+    for rival in rivals:
+        rival.join(60)
+    assert {number: sorted(seen) for number, seen in found.items()} == {
+        number: ["has it"] + ["refused"] * (RIVALS - 1) for number in range(ROUNDS)
+    }
+
+
+@pytest.mark.parametrize("left", ["", "{", json.dumps({"pid": 999_999_999, "host": "elsewhere"})])
+def test_what_keeps_others_out_is_the_living_process_and_not_what_its_file_says(tmp_path: Path, left: str) -> None:
+    holder = holder_of(tmp_path / "run")
+    try:
+        with pytest.raises(ValueError, match=f"is being written by process {holder.pid} on this machine"):
+            start(tmp_path / "run")
+        (tmp_path / "run" / "run.lock").write_text(left)
+        with pytest.raises(ValueError, match="is being written by"):
+            start(tmp_path / "run")
+    finally:
+        holder.kill()
+        holder.communicate()
+    assert start(tmp_path / "run").read_json("run.lock")["pid"] == os.getpid(), "a kill releases it"
+
+
+def test_a_process_may_start_its_folder_again_and_the_other_object_releases_nothing_that_is_not_its_own(tmp_path: Path) -> None:
+    first = start(tmp_path / "run")
+    second = start(tmp_path / "run")
+    second.close("done")
+    assert not (tmp_path / "run" / "run.lock").exists()
+    holder = holder_of(tmp_path / "run")
+    try:
+        first.close("stopped")
+        assert first.read_json("run.lock")["pid"] == holder.pid
+        with pytest.raises(ValueError, match="is being written by"):
+            start(tmp_path / "run")
+    finally:
+        holder.communicate()
+
+
+def test_reading_a_run_releases_nothing(tmp_path: Path) -> None:
+    run = start(tmp_path / "run")
+    run.read_json("run.lock")
+    RunDir.open(tmp_path / "run").close("done")
+    process = subprocess.run([sys.executable, "-c", HOLDER, str(tmp_path / "run")], capture_output=True, text=True, input="")
+    assert f"is being written by process {os.getpid()} on this machine" in process.stderr
+
+
+def test_on_a_file_system_without_locks_the_process_id_decides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(descriptor: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(run_dir.fcntl, "flock", refuse)
+    start(tmp_path / "run").close("done")
+    (tmp_path / "run" / "run.lock").write_text(json.dumps({"pid": os.getppid(), "host": platform.node()}))
+    with pytest.raises(ValueError, match=f"is being written by process {os.getppid()} on this machine.*or remove .*run.lock"):
+        start(tmp_path / "run")
+
+
+def test_a_system_without_file_locks_creates_the_file_or_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_dir, "fcntl", None)
+    run = start(tmp_path / "run")
+    start(tmp_path / "run").close("done")
+    assert not (tmp_path / "run" / "run.lock").exists()
+    for pid, taken in ((dead_pid(), False), (os.getppid(), True)):
+        (tmp_path / "run" / "run.lock").write_text(json.dumps({"pid": pid, "host": platform.node()}))
+        if taken:
+            with pytest.raises(ValueError, match=f"is being written by process {pid}"):
+                start(tmp_path / "run")
+        else:
+            run = start(tmp_path / "run")
+            assert run.read_json("run.lock")["pid"] == os.getpid()
+            run.close("done")
 
 
 def test_closing_records_the_end_and_releases_the_folder(tmp_path: Path) -> None:

@@ -1,6 +1,11 @@
 from __future__ import annotations
 
+import datetime
+import decimal
+import hashlib
 import json
+import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -81,3 +86,49 @@ def test_files_are_whole_or_absent_and_a_bad_line_is_named(tmp_path: Path) -> No
         file.write('{"id": "c"}\n')
     with pytest.raises(ValueError, match=r"samples\.jsonl:3: this is no sample: .*messages"):
         read_samples(path)
+
+
+def test_a_half_of_a_surrogate_pair_can_be_written_and_read(tmp_path: Path) -> None:
+    """Models and web pages write such halves as JSON escapes; the other lines of the file stay as they are."""
+    path = tmp_path / "samples.jsonl"
+    whole, half = sample("a#0", summary="가 \U0001f600"), sample("b#0", summary="가 \ud83d")
+    digest = write_samples(path, [whole, half])
+    assert read_samples(path) == [whole, half]
+    assert digest == hashlib.sha256(path.read_bytes()).hexdigest()
+    first, second = path.read_text(encoding="utf-8").splitlines()
+    assert "가 \U0001f600" in first and "\\uac00 \\ud83d" in second
+
+
+def test_what_json_has_no_type_for_becomes_text_and_bytes_are_refused_by_line(tmp_path: Path) -> None:
+    path = tmp_path / "samples.jsonl"
+
+    def extra(**columns: object) -> Sample:
+        one = sample()
+        return replace(one, problem=replace(one.problem, extra=columns))
+
+    write_samples(path, [extra(day=datetime.date(2025, 1, 31), cost=decimal.Decimal("1.50"), nested=[{"at": datetime.time(12)}])])
+    assert read_samples(path)[0].problem.extra == {"day": "2025-01-31", "cost": "1.50", "nested": [{"at": "12:00:00"}]}
+    with pytest.raises(ValueError, match=r"samples\.jsonl:2 holds bytes, .*remove that column"):
+        write_samples(path, [sample(), extra(image=b"PNG")])
+    assert len(read_samples(path)) == 1  # the old file
+
+
+def test_a_file_is_on_disk_before_it_has_its_name_and_its_name_is_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a power cut there is no file, or a whole one: the bytes are synced, then the name given, then the folder synced."""
+    path = tmp_path / "part.jsonl"
+    happened: list[str] = []
+    sync, rename = os.fsync, os.replace
+
+    def fsync(descriptor: int) -> None:
+        folder = os.path.samestat(os.fstat(descriptor), os.stat(tmp_path))
+        happened.append("folder" if folder else f"{os.fstat(descriptor).st_size} bytes")
+        sync(descriptor)
+
+    def replaced(old: Path, new: Path) -> None:
+        happened.append("named")
+        rename(old, new)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "replace", replaced)
+    write_lines(path, [{"a": 1}])
+    assert happened == ["9 bytes", "named", "folder"]  # {"a": 1} and a line feed

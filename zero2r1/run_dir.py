@@ -24,15 +24,25 @@ from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary, finalize
+
+try:
+    import fcntl
+except ImportError:  # no POSIX system
+    fcntl = None  # type: ignore[assignment]
 
 LOCK = "run.lock"
 
 
 class RunDir:
-    """A run folder that one process writes. Use :meth:`create` or :meth:`open`; release it with :meth:`close`."""
+    """A run folder that one process writes. Use :meth:`create`, :meth:`start` or :meth:`open`.
+
+    One that was created or started keeps other processes out until :meth:`close`, or until the object or the process is gone.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._held: _Lock | None = None
 
     @classmethod
     def create(cls, root: Path, kind: str, *, command: Sequence[str], config: str, seed: int) -> RunDir:
@@ -49,10 +59,11 @@ class RunDir:
         """
         try:
             path.mkdir(parents=True, exist_ok=True)
+            lock = _Lock.of(path)
         except OSError as error:
             raise ValueError(f"cannot create the run folder {path}: {error.strerror}. Choose another with --runs FOLDER") from error
         run = cls(path)
-        run._lock()
+        run._held = lock
         if not (path / "run.json").exists():
             run.write_text("config.yaml", config)
             run.write_text("command.txt", " ".join(command) + "\n")
@@ -79,18 +90,8 @@ class RunDir:
     def close(self, status: str, reason: str = "") -> None:
         """Record how the run ended and let others write."""
         self.set_status(status, reason)
-        (self.path / LOCK).unlink(missing_ok=True)
-
-    def _lock(self) -> None:
-        lock = self.path / LOCK
-        if lock.exists():
-            holder = json.loads(lock.read_text(encoding="utf-8"))
-            if holder["host"] == platform.node() and _alive(holder["pid"]) and holder["pid"] != os.getpid():
-                raise ValueError(
-                    f"{self.path} is being written by process {holder['pid']} on this machine. "
-                    "Wait for it, stop it, or give this run another --name"
-                )
-        self.write_json(LOCK, {"pid": os.getpid(), "host": platform.node()})
+        if self._held is not None:
+            self._held.release()
 
     # Writing
 
@@ -182,6 +183,114 @@ class RunDir:
         return json.loads((self.path / name).read_text(encoding="utf-8"))
 
 
+class _Lock:
+    """The right to write a run folder, which one process has at a time: until :meth:`release`, or until nobody refers to the lock.
+
+    What decides is ``flock`` on the open file, which ends with the process, however that ends. The file names the holder, for messages
+    and for the report; its process id decides only on file systems without locks. Without ``fcntl`` whoever creates the file has the
+    lock, and two processes that find the file of a dead one in the same moment may both take it over.
+    """
+
+    def __init__(self, file: Path, descriptor: int) -> None:
+        self._file, self._descriptor = file, descriptor
+        self._close = finalize(self, os.close, descriptor)  # and no LOCK_UN: in a forked child that would unlock it for the parent
+
+    @classmethod
+    def of(cls, folder: Path) -> _Lock:
+        """The lock of a folder. A process that has it already gets the same one again.
+
+        Raises:
+            ValueError: another process has it.
+            OSError: the folder cannot be written.
+        """
+        file = folder.resolve() / LOCK
+        lock = _HELD.get(file)
+        if lock is None or not lock._close.alive or not _is_open_as(file, lock._descriptor):
+            lock = _HELD[file] = cls(file, _create(file) if fcntl is None else _open_locked(file))
+        lock._sign()
+        return lock
+
+    def release(self) -> None:
+        """Let others write. A file that is another's by now stays."""
+        if not self._close.alive:
+            return
+        if _is_open_as(self._file, self._descriptor):
+            if fcntl is None:
+                self._close()  # such systems remove no open file
+            self._file.unlink(missing_ok=True)
+        self._close()
+
+    def _sign(self) -> None:
+        text = json.dumps({"pid": os.getpid(), "host": platform.node()}, indent=1, ensure_ascii=False) + "\n"
+        os.lseek(self._descriptor, 0, os.SEEK_SET)
+        os.ftruncate(self._descriptor, os.write(self._descriptor, text.encode()))
+
+
+_HELD: WeakValueDictionary[Path, _Lock] = WeakValueDictionary()
+"""The locks of this process; ``flock`` would keep a second opening of the file out even here."""
+
+
+def _open_locked(file: Path) -> int:
+    while True:
+        descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise _taken(file) from None
+            except OSError:  # a file system without locks: the process id has to do
+                pass
+            if _is_open_as(file, descriptor):
+                _refuse_living(file)
+                return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)  # its holder removed it just before it was locked here
+
+
+def _create(file: Path) -> int:
+    while True:
+        try:
+            return os.open(file, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        except FileExistsError:
+            if not _holder(file):
+                time.sleep(0.2)  # just created, and about to be signed
+            _refuse_living(file)
+            file.unlink(missing_ok=True)
+
+
+def _refuse_living(file: Path) -> None:
+    holder = _holder(file)
+    pid = holder.get("pid")
+    if holder.get("host") == platform.node() and pid != os.getpid() and _alive(pid):
+        raise _taken(file, f" (or remove {file} if process {pid} is another program by now)")
+
+
+def _taken(file: Path, hint: str = "") -> ValueError:
+    holder = _holder(file)
+    who = f"process {holder['pid']}" if "pid" in holder else "another process"
+    where = "this machine" if holder.get("host") in (None, platform.node()) else str(holder["host"])
+    return ValueError(f"{file.parent} is being written by {who} on {where}. Wait for it, stop it, or give this run another --name{hint}")
+
+
+def _holder(file: Path) -> dict[str, Any]:
+    """Who signed the lock; nothing where it is gone, empty or spoilt."""
+    try:
+        holder = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return holder if isinstance(holder, dict) else {}
+
+
+def _is_open_as(file: Path, descriptor: int) -> bool:
+    """Whether the path still leads to the open file."""
+    try:
+        return os.path.samestat(os.stat(file), os.stat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
 def environment(seed: int) -> dict[str, Any]:
     """Versions, machine and source revision: what someone needs to repeat the run."""
     packages = ("zero2r1", "torch", "transformers", "tokenizers", "numpy", "pyarrow", "pydantic")
@@ -225,10 +334,12 @@ def _git(*arguments: str) -> str | None:
     return done.stdout.strip()
 
 
-def _alive(pid: int) -> bool:
+def _alive(pid: Any) -> bool:
+    if not isinstance(pid, int) or pid <= 0:
+        return False
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        os.kill(pid, 0)  # signal 0 only asks
+    except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:
         return True

@@ -146,14 +146,52 @@ def result_from_row(row: Mapping[str, Any]) -> Sample | Rejection:
 
 
 def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> str:
-    """JSON lines, whole or not at all; returns the SHA-256 of the file."""
+    """JSON lines, whole or not at all, after a power cut too; returns the SHA-256 of the file.
+
+    Raises:
+        ValueError: a value of bytes; the message names file and line.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
     digest = hashlib.sha256()
     with temporary.open("wb") as file:
-        for row in rows:
-            line = (json.dumps(row, ensure_ascii=False) + "\n").encode()
+        for number, row in enumerate(rows, start=1):
+            line = json_line(row, place=f"{path}:{number}")
             digest.update(line)
             file.write(line)
+        file.flush()
+        os.fsync(file.fileno())  # else the new name may reach the disk before what it names, and an empty file is one that is done
     os.replace(temporary, path)
+    _sync_folder(path.parent)
     return digest.hexdigest()
+
+
+def json_line(row: Mapping[str, Any], *, place: str) -> bytes:
+    """A row as one line of JSON in UTF-8, line feed included.
+
+    Columns of data files hold what JSON has no type for: dates, decimals and the like become text. Half of a surrogate pair, which
+    UTF-8 cannot hold, makes its line one of escapes.
+
+    Raises:
+        ValueError: a value of bytes, which no text stands for; the message names ``place``.
+    """
+
+    def plain(value: Any) -> str:
+        if isinstance(value, (bytes, bytearray)):
+            raise ValueError(f"E102 data: {place} holds bytes, which JSON lines cannot; remove that column first")
+        return str(value)
+
+    try:
+        return (json.dumps(row, ensure_ascii=False, default=plain) + "\n").encode()
+    except UnicodeEncodeError:
+        return (json.dumps(row, default=plain) + "\n").encode()
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name == "nt":
+        return  # a folder cannot be opened there
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -24,9 +24,11 @@ TEMPLATES: Mapping[str, str] = {
 
 HOLE = "{question}"
 _TAG = re.compile(r"</?(?:think|answer)>")
-_LOOKALIKE = re.compile(r"[<\uff1c]\s{0,4}[/\\]?\s{0,4}(?:think|answer|thinking)\b[^<>\uff1c\uff1e]{0,40}[>\uff1e]", re.IGNORECASE)
 COLD_START_TOKEN = "|special_token|"
 """Separates reasoning from summary in cold-start data (paper section 2.3.1)."""
+RESPONSE_TAGS = ("<think>", "</think>", "<answer>", "</answer>", COLD_START_TOKEN)
+"""The tags a model writes itself. Every other added token of a tokenizer is control: ordinary text must not become one."""
+_LOOKALIKE = re.compile(r"[<\uff1c]\s{0,4}[/\\]?\s{0,4}(?:think|answer|thinking)\b[^<>\uff1c\uff1e]{0,40}[>\uff1e]", re.IGNORECASE)
 
 
 def render(template: str, question: str) -> tuple[str, str, str]:

@@ -19,6 +19,7 @@ from zero2r1.cold_start.gather import (
     from_engine,
     from_solver,
     from_zero,
+    only_correct,
     prompt_seed,
     seeded,
 )
@@ -189,14 +190,42 @@ def test_results_come_as_they_are_there_and_a_job_goes_on_where_it_stopped():
 
 
 def test_a_model_that_is_gone_ends_the_job_and_rejects_nothing():
-    """Problems 0-19 get replies, 20-51 are the 32 that do not, 52 is never asked for: chunks of 4 end with 51."""
+    """Problems 0-19 get replies, the others do not. The chunk of 20-59 ends with the 32nd of them, and 60 is never asked for."""
     model = Model({number: [DOWN] for number in range(20, 100)})
     results = []
-    with pytest.raises(AskError, match=f"{FAILURES_IN_A_ROW} prompts in a row got no reply; the last one: gone"):
-        for result in direct([problem(number) for number in range(100)], model, model="r1", asking=Asking(chunk=4)):
+    with pytest.raises(AskError, match=f"{FAILURES_IN_A_ROW} prompts in a row got no reply; the last one: gone. .*same command again"):
+        for result in direct([problem(number) for number in range(100)], model, model="r1", asking=Asking(chunk=60)):
             results.append(result)
     assert [one.id for one in results] == [f"p/{number}#direct" for number in range(20)]
-    assert {number_of(prompt) for prompt in model.asked} == set(range(52))
+    assert {number_of(prompt) for prompt in model.asked} == set(range(60))
+
+
+@pytest.mark.parametrize("size", [1, 4, 31])
+def test_a_piece_that_got_no_reply_at_all_is_no_answer_however_small_it_is(size):
+    """A caller that gives 100 problems in pieces and keeps each piece must not keep 100 rejections of a server that is down."""
+    model = Model({number: [DOWN] for number in range(100)})
+    with pytest.raises(AskError, match="got no reply.*: gone") as told:
+        list(direct([problem(number) for number in range(size)], model, model="r1"))
+    assert isinstance(told.value, ValueError), "the program prints a ValueError as a message"
+    assert len(model.asked) == 3 * size, "after all attempts"
+
+
+def test_a_chunk_without_any_reply_ends_a_job_of_several_chunks():
+    """8-15 are a chunk of their own; 4-7 stand in one with 0-3, which got replies, and are held back with it."""
+    model = Model({number: [DOWN] for number in range(4, 100)})
+    results = []
+    with pytest.raises(AskError, match="8 prompts in a row"):
+        for result in direct([problem(number) for number in range(100)], model, model="r1", asking=Asking(chunk=8)):
+            results.append(result)
+    assert [one.id for one in results] == [f"p/{number}#direct" for number in range(4)]
+
+
+@pytest.mark.parametrize("said", [Failure(why="too long", status=400, attempts=1), []])
+def test_one_prompt_alone_that_the_server_has_no_reply_for_does_not_end_every_later_run(said):
+    (refused,) = direct([problem(1)], Model({1: [said]}), model="r1")
+    assert refused.rule == "no_reply"
+    with pytest.raises(AskError):
+        list(direct([problem(1), problem(2)], Model({1: [said], 2: [said]}), model="r1"))
 
 
 def test_failures_with_answers_between_them_are_rejections():
@@ -262,6 +291,12 @@ def test_of_zeros_outputs_the_correct_and_readable_ones_are_kept():
         ("not_graded", "measured holds no accuracy: grade the samples first"),
         ("long", "long: it is long; mixed: two languages"),
     ]
+
+
+def test_only_what_was_graded_as_right_is_correct():
+    given = [sample(1, measured={"accuracy": 1.0}), sample(2, measured={"accuracy": 0.5}), sample(3, measured={"tokens": 3.0})]
+    results = list(only_correct(given))
+    assert results[0] == given[0] and [r.rule for r in results[1:]] == ["incorrect", "not_graded"]
 
 
 def test_what_was_rewritten_must_be_readable_once_more():

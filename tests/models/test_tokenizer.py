@@ -176,3 +176,12 @@ def test_a_template_that_opens_answers_in_two_ways_is_refused(tokenizer):
     tokenizer.chat_template = PLAIN_CHATML.replace("<|im_start|> assistant\n{% endif %}", "<|im_start|> assistant\n<think> {% endif %}")
     with pytest.raises(ValueError, match="opens an answer in one way"):
         TextEncoder(tokenizer).encode_dialogue([{"role": "user", "content": "what"}, {"role": "assistant", "content": "7"}])
+
+
+def test_only_the_tags_of_a_response_are_tags_in_what_a_model_writes(tokenizer):
+    """Some tokenizers declare their control tokens as ordinary added tokens; in an answer they are text."""
+    tokenizer.add_tokens(["<|User|>", "<tool_call>"])
+    encoder = TextEncoder(tokenizer)
+    encoded = encoder.encode_written("3 <|User|> 4 <tool_call> <answer> 7 </answer>")
+    assert not {tokenizer.convert_tokens_to_ids(t) for t in ("<|User|>", "<tool_call>")} & set(encoded)
+    assert encoded.count(tokenizer.convert_tokens_to_ids("<answer>")) == 1

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from transformers import AutoModelForCausalLM
 
 from tests.pipeline.tiny_stage import small, untrained
 from zero2r1 import Problem, ZeroSettings, train_zero
 from zero2r1.grpo.config import ALGORITHMS
-from zero2r1.pipeline.api import load_world
-from zero2r1.pipeline.config import RewardSettings
-from zero2r1.pipeline.preflight import preflight
+from zero2r1.pipeline.api import load_world, run_stage
+from zero2r1.pipeline.config import RewardSettings, RlSettings
+from zero2r1.pipeline.preflight import Preflight, preflight
 from zero2r1.pipeline.rl import stage_of
 from zero2r1.pipeline.world import World
 from zero2r1.rewards.accuracy import VERIFIERS
@@ -161,3 +163,52 @@ def test_a_template_that_opens_the_thinking_is_noticed_by_every_reward(model):
     told = {"answer": [gold], "verifier": ["math"], "finish_reason": ["stop"], "language": ["en"], "log_extra": lambda *_: None}
     assert rewards["format"](completions=[f"so </think> <answer> {gold} </answer>"], **told) == [1.0]
     assert rewards["accuracy"](completions=[f"first \\boxed{{{gold}}} hmm"], **told) == [0.0]  # all of it is thinking
+
+
+THOUGHT = "<think>\nfirst 3 + 4 = 7\n</think>\n\nIt is 7."
+"""What a model that answers under its chat template writes: no answer tags."""
+
+
+@pytest.mark.parametrize(
+    ("kind", "data", "wanted"),
+    [
+        (ZeroSettings, {"template": "chat"}, 1.0),
+        (ZeroSettings, {"template": "zero"}, 0.0),
+        (ZeroSettings, {}, 0.0),
+        (RlSettings, {}, 1.0),
+    ],
+)
+@pytest.mark.parametrize("held_out", [False, True])
+def test_answers_under_a_chat_template_are_measured_by_its_layout(tmp_path, kind, data, wanted, held_out):
+    file = tmp_path / "test.jsonl"
+    file.write_text('{"question": "compute 3 + 4", "answer": "7"}\n' * 2)
+    world = load_world(kind.model_validate({"data": {"count": 1, **data, **({"held_out": str(file)} if held_out else {})}}))
+    said = Completion(segments=(Segment(token_ids=(1,), logprobs=(-1.0,)),), text=THOUGHT, finish_reason="stop", seed=0, policy_version=0)
+    assert world.describe(world.held_out[0], said)["format_ok"] == wanted
+
+
+STOP = Preflight(lines=(), faults=("enough",))
+
+
+def test_from_python_a_chat_template_asks_for_the_same_layout(model, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr("zero2r1.pipeline.api.preflight", lambda stage, settings: seen.append(stage.world.format_mode) or STOP)
+    for template in ("chat", "zero", None):
+        with pytest.raises(ValueError, match="found faults"):
+            train_zero(model, problems(1, "train"), held_out=problems(2, "test"), template=template, settings=small(), runs=tmp_path)
+    assert seen == ["think_only", "strict", "strict"]
+
+
+def test_claims_about_what_was_not_measured_are_named_beside_those_that_were_judged(model, tmp_path):
+    claims = tmp_path / "claims.yaml"
+    claims.write_text(
+        "claims:\n"
+        "  - {name: kept, says: Some keep it., conditions: [{kind: level, of: zero.format_ok, at_least: 0.0}]}\n"
+        "  - {name: later, says: SFT helps., conditions: [{kind: level, of: dev1.pass@1, at_least: 0.1}]}\n"
+    )
+    said, run = io.StringIO(), RunDir.start(tmp_path / "run", command=[], config="", seed=0)
+    settings = small(model=str(model), claims=str(claims))
+    result = run_stage(settings, run, console=Console(file=said, width=200), should_stop=lambda: False)
+    assert "not run later: dev1 was not measured in this run" in said.getvalue()
+    assert [(verdict.claim.name, verdict.holds) for verdict in result.verdicts] == [("kept", True)]
+    assert [row["claim"] for row in run.read_json("verdict.json")] == ["kept", "later"]

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from zero2r1.config import dump, load_settings
 from zero2r1.pipeline.chunks import StageStopped
 from zero2r1.pipeline.ledger import digest_of, read_ledger
+from zero2r1.pipeline.materials import load_materials
 from zero2r1.pipeline.recipe import PipelineSettings
 from zero2r1.pipeline.run import NAMES, STAGES, StageSpec, run_pipeline
 from zero2r1.pipeline.stage_run import StageRun
@@ -186,3 +189,117 @@ def test_the_digest_of_a_folder_is_of_names_and_contents(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="no file"):
         digest_of(tmp_path / "empty")
+
+
+def problems_file(path: Path, *questions: str) -> Path:
+    path.write_text("".join(json.dumps({"question": q, "answer": "7"}) + "\n" for q in questions), encoding="utf-8")
+    return path
+
+
+APPLES = "How many apples has Mina if she picks three and then four more today?"
+
+
+def of_files(tmp_path: Path, **changes: Any) -> PipelineSettings:
+    train = problems_file(tmp_path / "train.jsonl", APPLES, "What is 3 + 4?")
+    held_out = problems_file(tmp_path / "test.jsonl", "What is 4 + 3?")
+    (tmp_path / "general.jsonl").write_text('{"prompt": "hello", "completion": "hi"}\n', encoding="utf-8")
+    return settings(
+        data={"train": str(train), "held_out": str(held_out)},
+        rejection_sft={"general": {"source": str(tmp_path / "general.jsonl")}},
+        **changes,
+    )
+
+
+def test_a_data_set_with_other_contents_is_another_input(tmp_path, counted):
+    wanted = of_files(tmp_path)
+    assert go(tmp_path / "run", counted, wanted) == ALL
+    assert go(tmp_path / "run", counted, wanted) == []
+    (tmp_path / "general.jsonl").write_text('{"prompt": "hello", "completion": "good day"}\n', encoding="utf-8")
+    assert go(tmp_path / "run", counted, wanted) == ["rejection_sft"]
+    problems_file(tmp_path / "train.jsonl", "What is 5 + 2?")
+    assert go(tmp_path / "run", counted, wanted) == [name for name in ALL if name != "base"]
+    entry = next(stage for stage in read_ledger(tmp_path / "run")["stages"] if stage["name"] == "zero")
+    assert entry["why"] == f"changed: the file {tmp_path}/train.jsonl is another"
+
+
+def test_no_training_problem_overlaps_with_an_evaluation_question(tmp_path, counted):
+    wanted = of_files(tmp_path)
+    problems_file(tmp_path / "test.jsonl", "what is 4 + 3?", APPLES.upper())
+    materials = load_materials(wanted)
+    assert [problem.question for problem in materials.world.train] == ["What is 3 + 4?"]
+    assert [problem.question for problem in materials.problems("reasoning_rl", 10)] == ["What is 3 + 4?"]
+    assert len(materials.leaked) == 1 and "shares 14 words with test" in materials.leaked[0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"cold_start": {"solved": 5}}, "cold_start.solved: only the laptop world has that"),
+        ({"claims": "nowhere.yaml"}, "claims names nowhere.yaml"),
+        ({"decontaminate": ["gone.jsonl"]}, "decontaminate[0] names gone.jsonl"),
+        ({"reasoning_rl": {"mixture": {"maths": 1}}}, "the mixture gives shares to ['maths']"),
+    ],
+)
+def test_a_mistake_in_the_recipe_is_found_before_any_work_is_touched(tmp_path, counted, changes, message):
+    go(tmp_path / "run", counted, of_files(tmp_path))
+    with pytest.raises(ValueError) as refused:
+        go(tmp_path / "run", counted, of_files(tmp_path, **changes))
+    assert message in str(refused.value)
+    assert go(tmp_path / "run", counted, of_files(tmp_path)) == []
+    assert not list((tmp_path / "run" / "stages").glob("*.old*"))
+
+
+def test_a_stopped_from_goes_on_without_being_told_again(tmp_path, counted):
+    go(tmp_path, counted)
+    counted.stops_in = "reasoning_rl"
+    assert go(tmp_path, counted, start_from="cold_start") == ["cold_start", "reasoning_rl"]
+    counted.stops_in = None
+    assert go(tmp_path, counted) == ["reasoning_rl", "rejection_sft"]
+
+
+def test_results_that_no_longer_fit_are_not_judged_with_the_others(tmp_path, counted):
+    go(tmp_path, counted)
+    assert go(tmp_path, counted, settings(zero={"steps": 3}), only="zero") == ["zero"]
+    stages = {stage["name"]: stage["status"] for stage in read_ledger(tmp_path)["stages"]}
+    # What stage 2 was made of is still there, so it fits; the cold start stands on another R1-Zero now.
+    assert (stages["zero"], stages["cold_start"], stages["reasoning_rl"]) == ("done", "stale", "done")
+    assert go(tmp_path, counted, settings(zero={"steps": 3})) == ["cold_start", "reasoning_rl", "rejection_sft"]
+
+
+def test_an_ablation_that_the_recipe_leaves_out_is_not_judged(tmp_path, counted):
+    go(tmp_path, counted, settings(no_language=True))
+    go(tmp_path, counted)
+    stages = {stage["name"]: stage["status"] for stage in read_ledger(tmp_path)["stages"]}
+    assert stages["no_language"] == "not run"
+    with pytest.raises(ValueError, match="set no_language: true"):
+        go(tmp_path, counted, only="no_language")
+
+
+def test_an_old_folder_that_was_deleted_leaves_room(tmp_path, counted):
+    for steps in (1, 2, 3):
+        go(tmp_path, counted, settings(rejection_sft={"problems": steps}))
+    assert sorted(path.name for path in (tmp_path / "stages").glob("*.old*")) == ["06-rejection-sft.old1", "06-rejection-sft.old2"]
+    shutil.rmtree(tmp_path / "stages" / "06-rejection-sft.old1")
+    go(tmp_path, counted, settings(rejection_sft={"problems": 4}))
+    assert (tmp_path / "stages" / "06-rejection-sft.old3").is_dir()
+
+
+def test_the_settings_a_run_wrote_down_are_a_recipe(tmp_path):
+    resolved = load_settings(PipelineSettings, flags=["--seed=3", "--zero.steps=7"])
+    (tmp_path / "config.yaml").write_text(dump(resolved), encoding="utf-8")
+    assert load_settings(PipelineSettings, files=[tmp_path / "config.yaml"]).settings == resolved.settings
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"zero": {"seed": 5}}, "zero.seed is not used in a pipeline"),
+        ({"no_language": True, "reasoning_rl": {"reward": {"weights": {"accuracy": 1.0}}}}, "no_language trains stage 2 without"),
+        ({"cold_start": {"endpoint": {"url": "http://x/v1", "model": "m"}}}, "endpoint is set and nobody asks it"),
+        ({"cold_start": {"direct": 5}}, "direct need a model to ask"),
+        ({"rejection_sft": {"general": {"think_about": ["writing"]}}}, "think_about needs a model"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        settings(**changes)

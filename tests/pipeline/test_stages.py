@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from zero2r1.pipeline.ledger import digest_of
 from zero2r1.pipeline.materials import laptop_judge, load_materials, scripted_reviewer
 from zero2r1.pipeline.narration import Narrator
 from zero2r1.pipeline.recipe import PipelineSettings
+from zero2r1.pipeline.run import run_pipeline
 from zero2r1.pipeline.stage import Stage
 from zero2r1.pipeline.stage1_cold_start import run_cold_start
 from zero2r1.pipeline.stage_run import StageRun
@@ -32,6 +34,8 @@ from zero2r1.samples import read_samples
 from zero2r1.tasks.laptop.problems import problems
 from zero2r1.tasks.laptop.solver import solve
 from zero2r1.template import write_cold_start
+from zero2r1.training.loop import Outcome
+from zero2r1.types import Message
 
 
 @pytest.fixture(scope="module")
@@ -163,3 +167,32 @@ def test_the_laptop_judge_takes_any_pair_with_the_right_sum():
     question = "find two numbers with sum 24 in 8 , 19 , 16 , 5"
     assert judge(question, "8 , 16", "so <answer> 19 , 5 </answer>", complete=complete).correct
     assert not judge(question, "8 , 16", "so <answer> 20 , 4 </answer>", complete=complete).correct
+
+
+def test_a_base_that_is_asked_to_stop_is_not_kept_half_done(tmp_path, monkeypatch):
+    monkeypatch.setenv("ZERO2R1_CACHE", str(tmp_path / "cache"))
+    settings = PipelineSettings.model_validate({**TOY, "base": {"steps": 50, "rows": 2, "row_length": 16, "size": "student"}})
+    heard = iter([False, True])
+    run = RunDir.start(tmp_path / "run", command=[], config="", seed=0)
+    assert run_pipeline(settings, run, should_stop=lambda: next(heard)) is Outcome.STOPPED
+    assert not list((tmp_path / "cache").glob("*"))
+    assert json.loads((tmp_path / "run/stages/01-base/run.json").read_text(encoding="utf-8"))["status"] == "stopped"
+
+
+def test_a_base_without_a_chat_template_is_refused_before_r1_zero(base, tmp_path):
+    folder = shutil.copytree(base, tmp_path / "base")
+    (folder / "chat_template.jinja").unlink()
+    run = RunDir.start(tmp_path / "run", command=[], config="", seed=0)
+    with pytest.raises(ValueError, match="has no chat template, and from the cold start on"):
+        run_pipeline(toy_settings(folder), run)
+
+
+def test_a_dialogue_does_not_fit_a_plain_template(base):
+    stage = Stage(base, load_materials(toy_settings(base)).world, evaluation=EvaluationSettings(), cap=8)
+    turns = (Message(role="user", content="3 + 4"), Message(role="assistant", content="7"), Message(role="user", content="so ?"))
+    with pytest.raises(ValueError, match="4 turns does not fit a plain template"):
+        stage.example((*turns, Message(role="assistant", content="yes")))
+    one = stage.example((turns[0], Message(role="assistant", content="7", reasoning_content="3 + 4 = 7")))
+    assert stage.decode(one.response_ids) == "<think> 3 + 4 = 7 </think> 7 <eos>"
+    literal = stage.example((turns[0], Message(role="assistant", content="7", reasoning_content="3 + 4 = 7")), layout="special_token")
+    assert "<think>" not in stage.decode(literal.response_ids)

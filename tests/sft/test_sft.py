@@ -34,11 +34,11 @@ def settings(**changes: object) -> SftSettings:
     return SftSettings(**{**base, **changes})
 
 
-def train(folder: Path, hooks: Hooks | None = None, model: torch.nn.Module | None = None, **changes: object):
+def train(folder: Path, hooks: Hooks | None = None, model: torch.nn.Module | None = None, examples=EXAMPLES, **changes: object):
     model = model or toy_policy(0)
     run = RunDir.start(folder, command=["test"], config="", seed=0)
     trainer = SftTrainer(
-        model, EXAMPLES, settings(**changes), run=run, checkpoints=folder / "checkpoints", save_model=model.save_pretrained, hooks=hooks
+        model, examples, settings(**changes), run=run, checkpoints=folder / "checkpoints", save_model=model.save_pretrained, hooks=hooks
     )
     return trainer.train(), model, [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
@@ -115,6 +115,26 @@ def test_a_stopped_run_continues_to_the_same_bytes(tmp_path):
         {k: v for k, v in row.items() if k not in timings} for row in rows
     ]
     assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), resumed.parameters(), strict=True))
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        [*EXAMPLES[:-1], SftExample(prompt_ids=(1, 3), response_ids=(3, 3, EOS))],
+        EXAMPLES[::-1],
+        # The same tokens in a row, with the border between prompt and response elsewhere.
+        [SftExample(prompt_ids=(*EXAMPLES[0].prompt_ids, 2), response_ids=(EOS,)), *EXAMPLES[1:]],
+    ],
+    ids=["one changed", "another order", "another border"],
+)
+def test_a_run_is_not_continued_on_other_examples(tmp_path, others):
+    assert [*EXAMPLES[0].prompt_ids, *EXAMPLES[0].response_ids] == [1, 2, 2, EOS]
+    train(tmp_path / "cut", hooks=Hooks(should_stop=lambda: True))
+    before = (tmp_path / "cut" / "metrics.jsonl").read_bytes()
+    with pytest.raises(ValueError, match=r"E002 resume: .*step_000001 has learnt 20 examples .* these are 20 others .*another --name"):
+        train(tmp_path / "cut", examples=others)
+    assert (tmp_path / "cut" / "metrics.jsonl").read_bytes() == before
+    assert train(tmp_path / "cut")[0] is Outcome.DONE
 
 
 def test_what_is_not_finite_never_reaches_the_weights(tmp_path):

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 import typer.core
 
-from zero2r1.cli.settings import EXIT_CONFIG, SETTINGS, Algorithm, Files, Json, bundle, settings_of
+from zero2r1.cli.settings import EXIT_CONFIG, SETTINGS, Algorithm, Files, Json, bundle, set_threads, settings_of
 
 
 class CheckGroup(typer.core.TyperGroup):
@@ -32,6 +32,7 @@ def check_run(context: typer.Context, files: Files = None, algorithm: Algorithm 
     from zero2r1.pipeline.preflight import preflight
 
     settings = settings_of(ZeroSettings, context, files or [], presets=bundle(algorithm)).settings
+    set_threads(settings.threads)
     result = preflight(load_stage(settings, say=lambda line: typer.echo(line, err=True)), settings)
     for line in result.lines:
         typer.echo(line)

@@ -79,9 +79,18 @@ def open_run(runs: Path, name: str | None, kind: str, resolved: Any, console: An
         if may_change:
             run.write_text("config.yaml", text)
     program = os.path.relpath(sys.argv[0]) if Path(sys.argv[0]).is_relative_to(Path.cwd()) else "zero2r1"
-    resume = shlex.join([program, *sys.argv[1:], *([] if name else ["--name", run.path.name])])
+    resume = shlex.join([program, *_to_go_on(sys.argv[1:]), *([] if name else ["--name", run.path.name])])
     console.print(f"run folder {run.path}; to continue it after a stop:  {resume}", highlight=False, markup=False, soft_wrap=True)
     return run, resume
+
+
+def _to_go_on(arguments: Sequence[str]) -> list[str]:
+    """The arguments without ``--from``: it makes stages run again, and the ledger knows which of them are still to run."""
+    return [
+        argument
+        for before, argument in zip(("", *arguments), arguments, strict=False)
+        if "--from" not in (before, argument) and not argument.startswith("--from=")
+    ]
 
 
 def _refuse_changes(folder: Path, settings: Any) -> None:
@@ -109,7 +118,13 @@ def set_threads(count: int | None) -> None:
 
 
 def guarded(run: Any, work: Callable[[Callable[[], bool]], Any], resume: str) -> Any:
-    """Run a stage: the first Ctrl-C finishes the step, saves and stops; a second one ends at once."""
+    """Run a stage: the first Ctrl-C finishes the step, saves and stops; a second one ends at once.
+
+    Raises:
+        typer.Exit: a guard halted training (5), or the run stopped and can go on: 128 + the signal that asked for it, or 0 where
+            it waits for a person.
+    """
+    from zero2r1.pipeline.chunks import StageStopped
     from zero2r1.training.loop import Outcome, TrainingHalted
 
     asked: list[int] = []
@@ -121,8 +136,12 @@ def guarded(run: Any, work: Callable[[Callable[[], bool]], Any], resume: str) ->
         typer.echo("finishing this step, saving, then stopping (again to stop now)", err=True)
 
     previous = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    why = ""
     try:
         result = work(lambda: bool(asked))
+        outcome = result if isinstance(result, Outcome) else result.outcome
+    except StageStopped as stopped:
+        outcome, why = Outcome.STOPPED, str(stopped)
     except TrainingHalted as halted:
         run.close("failed", str(halted))
         typer.echo(str(halted), err=True)
@@ -133,9 +152,11 @@ def guarded(run: Any, work: Callable[[Callable[[], bool]], Any], resume: str) ->
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
-    outcome = result if isinstance(result, Outcome) else result.outcome
-    run.close("done" if outcome is Outcome.DONE else "stopped")
     if outcome is Outcome.STOPPED:
+        run.close("stopped", why)
+        if why:
+            typer.echo(why, err=True)
         typer.echo(f"saved. Continue with:  {resume}", err=True)
         raise typer.Exit(128 + asked[0] if asked else 0)
+    run.close("done")
     return result

@@ -13,7 +13,8 @@ train = typer.Typer(no_args_is_help=True, help="Train one stage.")
 
 @train.command("base", context_settings=SETTINGS)
 def train_base(context: typer.Context) -> None:
-    """Train the laptop world's base model from nothing, or find it in the cache."""
+    """Train the laptop world's base model from nothing, or find it in the cache. Two processes of one thread each, whatever threads says:
+    another number would be another model."""
     console = greet("train base")
     from zero2r1.panel import Panel
     from zero2r1.pipeline.config import ZeroSettings
@@ -45,7 +46,10 @@ def train_zero(
 
 @train.command("sft", context_settings=SETTINGS)
 def train_sft(context: typer.Context, files: Files = None, runs: Runs = Path("runs"), name: Name = None) -> None:
-    """Imitate dialogues: --model FOLDER --data.train DIALOGUES.jsonl [--data.held_out PROBLEMS.jsonl], settings as --a.b=c."""
+    """Imitate dialogues: --model FOLDER --data.train DIALOGUES.jsonl [--data.held_out PROBLEMS.jsonl], settings as --a.b=c.
+
+    data.columns names columns of data.held_out; dialogues are recognised by their own.
+    """
     console = greet("train sft")
     from zero2r1.pipeline.config import SftStageSettings
     from zero2r1.pipeline.narration import Narrator

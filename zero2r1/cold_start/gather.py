@@ -30,10 +30,12 @@ Readability = Callable[[Sample], Mapping[str, str]]
 """The rules that a sample breaks, each with the reason in words; empty for a readable one."""
 
 FAILURES_IN_A_ROW = 32
+_ABOUT_THE_PROMPT = (200, 400, 413, 422)
+"""Statuses that may be due to one prompt: nothing was replied to it, or the server cannot use it, as with one that is too long."""
 
 
-class AskError(RuntimeError):
-    """So many prompts in a row got no reply that the model must be taken to be gone."""
+class AskError(ValueError):
+    """So many prompts in a row got no reply that the model must be taken to be gone. What to do stands in the message."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +88,7 @@ def few_shot(
 
     Raises:
         ValueError: two problems have one id, there are too few examples, or one cannot be shown.
-        AskError: 32 problems in a row got no reply. They are not yielded, so that a later run takes them up again.
+        AskError: 32 problems in a row got no reply, or all of a chunk did. They are not yielded, so that a later run takes them up again.
     """
     lineage = Lineage(source=f"few_shot:{model}", sampler=sampler or {})
 
@@ -128,7 +130,7 @@ def from_zero(
 
         from_zero(samples, unreadable, rewrite=lambda kept: rewrite(kept, client.map, model="r1", still_right=right))
     """
-    kept: Iterable[Result] = only_readable(_only_correct(samples), unreadable)
+    kept: Iterable[Result] = only_readable(only_correct(samples), unreadable)
     return iter(kept) if rewrite is None else only_readable(rewrite(kept), unreadable)
 
 
@@ -151,6 +153,18 @@ def from_solver(
         except ValueError as error:
             raise ValueError(f"the solution of {name} to problem {problem.id!r}: {error}") from error
         yield replace(draft.after(f"solved by {name}"), thinking=solution[0], summary=solution[1])
+
+
+def only_correct(results: Iterable[Result]) -> Iterator[Result]:
+    """Drop what is not right: ``measured["accuracy"]`` must be 1, else the rule is ``incorrect``; ``not_graded`` where there is none."""
+    for result in results:
+        accuracy = result.measured.get("accuracy") if isinstance(result, Sample) else 1.0
+        if isinstance(result, Rejection) or accuracy == 1.0:
+            yield result
+        elif accuracy is None:
+            yield Rejection(sample=result, rule="not_graded", why="measured holds no accuracy: grade the samples first")
+        else:
+            yield Rejection(sample=result, rule="incorrect", why=f"its accuracy is {accuracy:g}")
 
 
 def only_readable(results: Iterable[Result], unreadable: Readability) -> Iterator[Result]:
@@ -182,19 +196,22 @@ def answered(work: Iterable[Task | Result], ask: Ask, asking: Asking) -> Iterato
     """What becomes of each task, in order; samples and rejections among them pass through.
 
     Raises:
-        AskError: 32 tasks in a row got no reply; neither they nor what stands between them is yielded.
+        AskError: 32 tasks in a row got no reply, or all tasks of a chunk, however few; neither they nor what stands between them is
+            yielded. One task alone may be refused: a prompt that is too long for the server would end every later run as well.
         ValueError: ``ask`` did not give one result per prompt.
     """
     held: list[Result] = []
     failures = 0
     items = iter(work)
     while batch := list(islice(items, asking.chunk)):
-        for item, (result, failed) in zip(batch, _ask_chunk(batch, ask, asking.attempts), strict=True):
+        outcomes = _ask_chunk(batch, ask, asking.attempts)
+        _refuse_silence([failure for item, (_, failure) in zip(batch, outcomes, strict=True) if isinstance(item, Task)])
+        for item, (result, failure) in zip(batch, outcomes, strict=True):
             if isinstance(item, Task):
-                failures = failures + 1 if failed else 0
+                failures = failures + 1 if failure else 0
             held.append(result)
-            if failures >= FAILURES_IN_A_ROW and isinstance(result, Rejection):
-                raise AskError(f"{failures} prompts in a row got no reply; the last one: {result.why}")
+            if failure and failures >= FAILURES_IN_A_ROW:
+                raise _gone(failures, failure)
             if not failures:
                 yield from held
                 held = []
@@ -262,9 +279,25 @@ def _solve(problem: Problem, prompt: str, way: str, lineage: Lineage, highlight:
     return Task(prompt=prompt, read=read, draft=draft)
 
 
-def _ask_chunk(batch: Sequence[Task | Result], ask: Ask, attempts: int) -> list[tuple[Result, bool]]:
-    """What becomes of each item, and whether the last attempt at it got no reply."""
-    found: dict[int, tuple[Result, bool]] = {i: (item, False) for i, item in enumerate(batch) if not isinstance(item, Task)}
+def _refuse_silence(failures: Sequence[Failure | None]) -> None:
+    """Raise :class:`AskError` where nothing at all was replied to the tasks of a chunk, which a caller may keep as it is."""
+    last = failures[-1] if failures else None
+    if last is None or not all(failures) or (len(failures) == 1 and last.status in _ABOUT_THE_PROMPT):
+        return
+    raise _gone(len(failures), last)
+
+
+def _gone(count: int, last: Failure) -> AskError:
+    what = f"{count} prompts in a row got no reply; the last one" if count > 1 else "the one prompt that was asked got no reply"
+    return AskError(
+        f"{what}: {last.why.rstrip('.')}. Nothing of this is written down. See that the endpoint is up and knows the model and the key, "
+        "and that its timeout is long enough for one reply; then give the same command again"
+    )
+
+
+def _ask_chunk(batch: Sequence[Task | Result], ask: Ask, attempts: int) -> list[tuple[Result, Failure | None]]:
+    """What becomes of each item, and why the last attempt at it got no reply if it got none."""
+    found: dict[int, tuple[Result, Failure | None]] = {i: (item, None) for i, item in enumerate(batch) if not isinstance(item, Task)}
     waiting = {i: item for i, item in enumerate(batch) if isinstance(item, Task)}
     reminders = dict.fromkeys(waiting, "")
     for attempt in range(1, attempts + 1):
@@ -274,8 +307,9 @@ def _ask_chunk(batch: Sequence[Task | Result], ask: Ask, attempts: int) -> list[
         if len(answers) != len(waiting):
             raise ValueError(f"ask must give one result per prompt; it gave {len(answers)} for {len(waiting)}")
         for (i, task), answer in zip(list(waiting.items()), answers, strict=True):
+            answer = answer or Failure(why="the model gave no reply", status=200, attempts=1)
             outcome = _read_first(task, answer, attempt)
-            found[i] = outcome, isinstance(answer, Failure) or not answer
+            found[i] = outcome, answer if isinstance(answer, Failure) else None
             if isinstance(outcome, Sample) or outcome.rule not in ("unreadable_reply", "no_reply"):
                 del waiting[i]
             elif outcome.rule == "unreadable_reply":
@@ -287,9 +321,8 @@ def _ask_chunk(batch: Sequence[Task | Result], ask: Ask, attempts: int) -> list[
 def _read_first(task: Task, answer: list[Reply] | Failure, attempt: int) -> Result:
     """The sample of the first readable reply, or the rejection by what was wrong with the first one."""
     again = f"asked {attempt} times"
-    if isinstance(answer, Failure) or not answer:
-        why = answer.why if isinstance(answer, Failure) else "the model gave no reply"
-        return Rejection(sample=task.draft if attempt == 1 else task.draft.after(again), rule="no_reply", why=why)
+    if isinstance(answer, Failure):
+        return Rejection(sample=task.draft if attempt == 1 else task.draft.after(again), rule="no_reply", why=answer.why)
     refused: Rejection | None = None
     for reply in answer:
         try:
@@ -311,14 +344,3 @@ def _distinct(problems: Iterable[Problem]) -> Iterator[Problem]:
             raise ValueError(f"two problems have the id {problem.id!r}; samples are told apart by the ids of their problems")
         seen.add(problem.id)
         yield problem
-
-
-def _only_correct(results: Iterable[Result]) -> Iterator[Result]:
-    for result in results:
-        accuracy = result.measured.get("accuracy") if isinstance(result, Sample) else 1.0
-        if isinstance(result, Rejection) or accuracy == 1.0:
-            yield result
-        elif accuracy is None:
-            yield Rejection(sample=result, rule="not_graded", why="measured holds no accuracy: grade the samples first")
-        else:
-            yield Rejection(sample=result, rule="incorrect", why=f"its accuracy is {accuracy:g}")

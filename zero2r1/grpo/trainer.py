@@ -207,8 +207,11 @@ class GrpoTrainer:
         rule = self._settings.convergence
         if rule is None:
             return
-        if not isinstance(row.get(rule.figure), (int, float)):
-            raise ValueError(f"convergence.figure is {rule.figure}, which this run does not measure. It has: {', '.join(sorted(row))}")
+        if rule.figure not in row:
+            # A step in which nothing could be graded has no such figure; a first step without it means there never will be one.
+            if self.step == 1:
+                raise ValueError(f"convergence.figure is {rule.figure}, which this run does not measure. It has: {', '.join(sorted(row))}")
+            return
         self._history = [*self._history, float(row[rule.figure])][-(2 * rule.window + rule.patience - 1) :]
 
     def _guard(self, groups: Sequence[ScoredGroup], stats: UpdateStats) -> None:

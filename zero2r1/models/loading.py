@@ -62,3 +62,27 @@ def checkpoint_activations(policy: PreTrainedModel) -> None:
         policy.activation_checkpointing_enable(kwargs)
     else:
         policy.gradient_checkpointing_enable(kwargs)
+
+
+def local_folder(model: str | Path) -> Path:
+    """The folder of a model: itself, or where the hub's files of that name are kept, fetched if they are not.
+
+    Raises:
+        ValueError: neither a folder nor to be had from the hub.
+    """
+    if Path(model).is_dir():
+        return Path(model)
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(str(model)))
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"E404 model: {model} is neither a folder nor in the local cache, and it could not be fetched. On a machine with network:  "
+            f"hf download {model}  and copy the folder, then  --model=/path/to/it"
+        ) from error
+
+
+def has_chat_template(folder: str | Path) -> bool:
+    """Whether the tokenizer of a folder can render a dialogue."""
+    return bool(load_tokenizer(folder).chat_template)

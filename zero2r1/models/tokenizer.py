@@ -12,7 +12,7 @@ from pathlib import Path
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from zero2r1.template import write_thinking
+from zero2r1.template import RESPONSE_TAGS, write_thinking
 
 UNKNOWN, PAD, EOS, TURN_START, TURN_END = "<unk>", "<pad>", "<eos>", "<|im_start|>", "<|im_end|>"
 
@@ -70,7 +70,7 @@ class TextEncoder:
         self._prefix = _prepended(tokenizer)
         added = tokenizer.added_tokens_decoder
         self._special = set(tokenizer.all_special_ids) | set(added)
-        self._tags = {token.content: i for i, token in added.items() if not token.special and i not in tokenizer.all_special_ids}
+        self._tags = {token.content: i for i, token in added.items() if token.content in RESPONSE_TAGS}
 
     def encode(self, before: str, user: str, after: str) -> tuple[int, ...]:
         """Ids of a rendered prompt given as template text, user text, template text.

@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 
 from zero2r1.pipeline.config import BaseSettings, RlSettings, ZeroSettings, claims_file
-from zero2r1.pipeline.evaluations import claim_lines
+from zero2r1.pipeline.evaluations import claim_lines, judge_run
 from zero2r1.pipeline.laptop import LAPTOP_PROBLEMS, base_layouts, base_model_folder, laptop_world
 from zero2r1.pipeline.narration import Narrator
 from zero2r1.pipeline.preflight import preflight
@@ -35,7 +35,7 @@ def load_world(settings: ZeroSettings) -> World:
         ValueError: a file without held-out problems beside it.
     """
     data = settings.data
-    format_mode = settings.format_mode if isinstance(settings, RlSettings) else "strict"
+    format_mode = settings.format_mode if isinstance(settings, RlSettings) else _layout_of(data.template)
     if data.train == "laptop" and data.held_out is None:
         world = laptop_world(seed=settings.seed, train=data.count or LAPTOP_PROBLEMS, held_out=settings.evaluation.problems)
         return world if data.template == "zero" else replace(world, template=data.template, format_mode=format_mode)
@@ -50,6 +50,11 @@ def load_world(settings: ZeroSettings) -> World:
         format_mode=format_mode,
         verifiers=VERIFIERS,
     )
+
+
+def _layout_of(template: str) -> str:
+    """The layout that a prompt asks for: a chat template says nothing of answer tags, so that thinking first is all there is to keep."""
+    return "think_only" if template == "chat" else "strict"
 
 
 def model_folder(model: str, base: BaseSettings, *, seed: int, on_step: Callable[[PretrainStep], None] = lambda report: None) -> str | Path:
@@ -82,8 +87,14 @@ def heard_of_base(steps: int, say: Callable[[str], None]) -> Callable[[PretrainS
 
 
 def run_stage(settings: ZeroSettings, run: RunDir, *, console: Console, should_stop: Callable[[], bool]) -> RlResult:
-    """`train zero` and `train rl`: preflight, then the stage with a panel."""
+    """`train zero` and `train rl`: preflight, then the stage with a panel, and what became of the claims.
+
+    Raises:
+        StageStopped: asked to stop before training, while pass rates are measured.
+        ValueError: the preflight found faults, or no problem is worth training on.
+    """
     narrator = Narrator(console)
+    claims = None if settings.claims is None else claims_file(settings.claims)
     stage = load_stage(settings, say=narrator.say)
     checked = preflight(stage, settings)
     narrator.say("\n".join(checked.lines))
@@ -102,16 +113,17 @@ def run_stage(settings: ZeroSettings, run: RunDir, *, console: Console, should_s
             before="base" if zero else "before",
             after="zero" if zero else "after",
             layouts=base_layouts(stage.world) if zero else {},
-            claims=None if settings.claims is None else claims_file(settings.claims),
             problems=problems,
             on_step=lambda row: show(row["step"], row),
             on_evaluation=narrator.evaluation,
             should_stop=should_stop,
         )
         result = run_rl(stage, settings, run, extras)
-    if settings.claims is not None and result.outcome is Outcome.DONE:
-        narrator.say(claim_lines(result.verdicts, {}))
-    return result
+    if claims is None or result.outcome is not Outcome.DONE:
+        return result
+    verdicts, missing = judge_run(run, claims)
+    narrator.say(claim_lines(verdicts, missing))
+    return replace(result, verdicts=verdicts)
 
 
 def train_zero(
@@ -142,11 +154,13 @@ def train_zero(
     settings = settings or ZeroSettings()
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
+    template = template or settings.data.template
     world = World(
         name="custom",
         train=tuple(problems),
         held_out=tuple(held_out),
-        template=template or settings.data.template,
+        template=template,
+        format_mode=_layout_of(template),
         verifiers=verifiers,
         accuracy=reward,
     )

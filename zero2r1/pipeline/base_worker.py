@@ -113,7 +113,8 @@ def _one_thread() -> Iterator[None]:
 @contextmanager
 def _child(settings: BaseSettings, seed: int) -> Iterator[subprocess.Popen[bytes]]:
     command = [sys.executable, "-m", "zero2r1.pipeline.base_worker"]
-    child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, pipesize=PIPE_BYTES)
+    # A session of its own: Ctrl-C is for the leader, which ends the child when it is done.
+    child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, pipesize=PIPE_BYTES, start_new_session=True)
     assert child.stdin is not None and child.stdout is not None
     try:
         child.stdin.write(json.dumps({"settings": settings.model_dump(), "seed": seed}).encode() + b"\n")

@@ -159,7 +159,7 @@ class SftDataSettings(Settings):
 
     train: str | None = None  # dialogues or samples: JSONL, JSON, Parquet
     held_out: str | None = None  # problems with answers; `laptop` for the laptop world's; not measured if left out
-    columns: dict[str, str] = {}
+    columns: dict[str, str] = {}  # of held_out, as for problems elsewhere
     template: str = "chat"  # or a name of zero2r1.template.TEMPLATES, or a text with one {question}
     layout: Literal["think", "special_token"] = "think"  # thinking in tags, or as section 2.3.1 prints it
 

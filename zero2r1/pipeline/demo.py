@@ -27,10 +27,8 @@ SIZE_OF_MINUTES: Mapping[int, str] = {3: "short", 13: "standard", 60: "long"}
 PROBE_STEPS, REFERENCE_STEP_S = 3, 0.28
 """Steps of base training that the probe takes, and what one takes on the machine whose minutes the recipes state."""
 CHECKPOINTS = ("base", "base_web", "zero", "dev1", "dev2", "dev2_no_language", "dev3")
-COLUMNS = (
-    ("pass@1", "pass@1"), ("maj@8", "maj@8"), ("length", "length"), ("format", "format_ok"), ("self-check", "self_check"),
-    ("one language", "one_language"), ("readable", "readable"),
-)  # fmt: skip
+COLUMNS = ("pass@1", "maj@", "length", "format_ok", "self_check", "one_language", "readable")
+"""Statistics of the table of checkpoints; ``maj@`` with however many answers were drawn."""
 
 
 def recipe_of_size(recipe: Path | None, size: str) -> list[Path]:
@@ -134,12 +132,17 @@ def run_demo(settings: PipelineSettings, run: RunDir, *, console: Console, size:
 
 
 def _close(settings: PipelineSettings, run: RunDir, narrator: Narrator, console: Console, *, judged: bool) -> None:
-    folders = [run.path / stage["folder"] for stage in read_ledger(run.path)["stages"]]
+    """Table, claims and doubts, of the stages whose results stand: what is stale or left out is named and not judged with the rest."""
+    stages = read_ledger(run.path)["stages"]
+    folders = [run.path / stage["folder"] for stage in stages if stage["status"] == "done"]
+    if others := [stage["name"] for stage in stages if stage["status"] not in ("done", "not run")]:
+        narrator.say(f"not in the table, because they are not up to date: {', '.join(others)}")
     figures = _figures(folders)
-    console.print(checkpoint_table(figures))
+    if figures:
+        console.print(checkpoint_table(figures))
     if settings.claims is not None:
-        path = claims_file(settings.claims)
-        narrator.say(claim_lines(*judge_run(run, path, folders=folders, judged=judged), judged=judged))
+        verdicts, missing = judge_run(run, claims_file(settings.claims), folders=folders, judged=judged)
+        narrator.say(claim_lines(verdicts, missing, judged=judged))
     if settings.model == "laptop":
         doubts = what_to_distrust(figures)
         run.write_json("distrust.json", doubts)
@@ -162,9 +165,12 @@ def checkpoint_table(figures: Mapping[str, Mapping[str, float]]) -> Table:
     table.add_column("")
     for name in figures:
         table.add_column(name, justify="right")
-    for title, key in COLUMNS:
-        digits = 1 if key == "length" else 3
-        table.add_row(title, *(f"{f[key]:.{digits}f} ± {f[f'{key}/stderr']:.{digits}f}" for f in figures.values()))
+    for column in COLUMNS:
+        key = next((name for name in next(iter(figures.values())) if name.startswith(column) and "/" not in name), None)
+        if key is not None:
+            digits = 1 if key == "length" else 3
+            cells = (f"{f[key]:.{digits}f} ± {f[f'{key}/stderr']:.{digits}f}" if key in f else "" for f in figures.values())
+            table.add_row(key.replace("_", " "), *cells)
     return table
 
 
@@ -184,9 +190,8 @@ def what_to_distrust(figures: Mapping[str, Mapping[str, float]]) -> list[str]:
                 f"Of R1-Zero's rise from {base['pass@1']:.2f} to {zero['pass@1']:.2f}, {min(rise, known):.2f} is what the same base "
                 "already has in the layout of its own text (base_web)."
             )
-        more = zero["pass@8"] > web["pass@8"] + 0.05
+        k = max((name for name in zero if name.startswith("pass@") and "/" not in name), key=lambda name: int(name[5:]))
+        more = zero[k] > web[k] + 0.05
         meaning = "how many problems are within reach at all." if more else "how reliably a problem is solved, not how many can be."
-        lines.append(
-            f"pass@8 of the base in its own layout is {web['pass@8']:.2f}, of R1-Zero {zero['pass@8']:.2f}: what rose is {meaning}"
-        )
+        lines.append(f"{k} of the base in its own layout is {web[k]:.2f}, of R1-Zero {zero[k]:.2f}: what rose is {meaning}")
     return lines

@@ -39,8 +39,9 @@ def judge_run(
     missing: dict[str, str] = {}
     read = read_claims(claims)
     for claim in read:
-        named = {name.partition(".")[0] for part in claim.conditions for name in (part.of, part.over) if name}
-        absent = sorted(named - set(arrays))
+        named = [name.partition(".") for part in claim.conditions for name in (part.of, part.over) if name]
+        absent = sorted({checkpoint for checkpoint, _, _ in named if checkpoint not in arrays})
+        absent += sorted({".".join((c, s)) for c, _, s in named if c in arrays and s not in arrays[c]})
         if absent:
             missing[claim.name] = f"{', '.join(absent)} was not measured in this run"
         else:

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from zero2r1.cold_start.review import Reviewed, Reviewer
 from zero2r1.pipeline.api import load_world
-from zero2r1.pipeline.config import EndpointSettings
-from zero2r1.pipeline.laptop import LAPTOP_PROBLEMS, laptop_world, verify
+from zero2r1.pipeline.config import EndpointSettings, claims_file
+from zero2r1.pipeline.laptop import verify
 from zero2r1.pipeline.recipe import PipelineSettings
 from zero2r1.pipeline.world import World
 from zero2r1.rewards.judge import Complete
@@ -25,6 +25,7 @@ from zero2r1.tasks.files import refuse_rows, rows_of
 from zero2r1.tasks.laptop.general import general_samples
 from zero2r1.tasks.laptop.problems import problems as laptop_problems
 from zero2r1.tasks.laptop.solver import edited, solve, summary_of
+from zero2r1.tasks.mixture import check_shares
 from zero2r1.template import parse_response
 from zero2r1.types import Problem
 
@@ -40,11 +41,14 @@ class Materials:
     world: World
     """Under R1-Zero's template."""
     problems: Callable[[str, int], list[Problem]]
-    """(purpose, count) -> training problems; other ones for other purposes, as far as there are enough."""
+    """(purpose, count) -> at most so many training problems. The laptop world makes other ones for every purpose; those of a file are drawn
+    for each purpose by itself, so one problem may serve several."""
     general: Callable[[str, int], list[Sample]]
-    """(source, seed) -> general samples."""
+    """(source, count) -> general samples; of a file all, for a count of 0."""
     highlight: str
     """How a summary shows the final answer, with ``{}`` in its place."""
+    leaked: tuple[str, ...] = ()
+    """Training problems that were left out because they overlap with evaluation questions, with the reason."""
     solve: Callable[[Problem], tuple[str, str] | None] | None = None
     reviewer: Reviewer | None = None
     judge: Callable[[float], Complete] | None = None
@@ -62,33 +66,69 @@ class Materials:
 
 
 def load_materials(settings: PipelineSettings) -> Materials:
-    """The materials that a recipe names.
+    """The materials that a recipe names, and all that can be known of its mistakes before the first stage.
 
     Raises:
-        ValueError: the recipe asks files for what only the laptop world has.
+        ValueError: the recipe asks files for what only the laptop world has, names files that are not there, or shares of domains that
+            no problem has.
     """
-    if settings.data.train == "laptop" and settings.data.held_out is None:
-        return _of_the_laptop(settings)
-    offline = {
+    laptop = settings.data.train == "laptop" and settings.data.held_out is None
+    if not laptop:
+        _refuse_laptop_parts(settings)
+    _refuse_missing_files(settings)
+    world = load_world(settings.rl_settings(settings.zero))
+    check_shares({problem.domain for problem in world.train}, settings.reasoning_rl.mixture)
+    return _of_the_laptop(settings, world) if laptop else _of_files(settings, world)
+
+
+def _refuse_laptop_parts(settings: PipelineSettings) -> None:
+    only_there = {
         "cold_start.solved": settings.cold_start.solved,
         "cold_start.review: scripted": settings.cold_start.review == "scripted",
+        "cold_start.few_shot without cold_start.examples": settings.cold_start.few_shot and settings.cold_start.examples is None,
         "rejection_sft.general.source: laptop": settings.rejection_sft.general.source == "laptop",
         "rejection_sft.judged": settings.rejection_sft.judged,
+        "rejection_sft.judge_noise": settings.rejection_sft.judge_noise,
     }
-    if wrong := [name for name, given in offline.items() if given]:
+    if wrong := [name for name, given in only_there.items() if given]:
         raise ValueError(f"{', '.join(wrong)}: only the laptop world has that; data.train is {settings.data.train}")
-    world = load_world(settings.rl_settings(settings.zero))
+
+
+def _refuse_missing_files(settings: PipelineSettings) -> None:
+    """Files that a later stage reads, looked for now. A name with one slash may be a data set of the hub."""
+    if settings.claims is not None:
+        claims_file(settings.claims)
+    general = settings.rejection_sft.general.source
+    named = {f"decontaminate[{i}]": name for i, name in enumerate(settings.decontaminate)}
+    named |= {
+        "cold_start.examples": settings.cold_start.examples or "",
+        "rejection_sft.general.source": "" if general == "laptop" else general,
+    }
+    for option, name in named.items():
+        if name and not Path(name).is_file() and (Path(name).suffix or len(Path(name).parts) != 2):
+            raise ValueError(f"{option} names {name}, and there is no such file")
+
+
+def _of_files(settings: PipelineSettings, world: World) -> Materials:
+    """Training problems from files, without those that overlap with evaluation questions."""
+    items = [item for file in settings.decontaminate for item in items_of_file(file)]
+    decontaminator = Decontaminator([*items_of_problems(world.held_out), *items])
+    found = decontaminator.overlaps([[problem.question] for problem in world.train])
+    leaked = tuple(f"{problem.id}: {overlap}" for problem, overlap in zip(world.train, found, strict=True) if overlap is not None)
+    clean = tuple(problem for problem, overlap in zip(world.train, found, strict=True) if overlap is None)
+    if not clean:
+        raise ValueError(f"all {len(world.train)} training problems overlap with evaluation questions, for example {leaked[0]}")
 
     def some(purpose: str, count: int) -> list[Problem]:
-        order = random.Random(derive_seed(settings.seed, "problems", purpose)).sample(world.train, len(world.train))
+        order = random.Random(derive_seed(settings.seed, "problems", purpose)).sample(clean, len(clean))
         return order[:count]
 
-    return Materials(world=world, problems=some, general=general_of_file, highlight=r"\boxed{{}}")
+    world = dataclasses.replace(world, train=clean)
+    return Materials(world=world, problems=some, general=general_of_file, highlight=r"\boxed{{}}", leaked=leaked)
 
 
-def _of_the_laptop(settings: PipelineSettings) -> Materials:
+def _of_the_laptop(settings: PipelineSettings, world: World) -> Materials:
     seed = settings.seed
-    world = laptop_world(seed=seed, train=settings.data.count or LAPTOP_PROBLEMS, held_out=settings.evaluation.problems)
 
     def some(purpose: str, count: int) -> list[Problem]:
         made = laptop_problems(split="train", count=count, seed=derive_seed(seed, purpose) % 10**6, distinct=False)

@@ -47,6 +47,10 @@ class ColdStartSettings(Settings):
         wanted = [name for name in ("few_shot", "direct", "rewrite") if getattr(self, name)]
         if wanted and self.endpoint is None:
             raise ValueError(f"{', '.join(wanted)} need a model to ask: set endpoint.url and endpoint.model")
+        if self.endpoint is not None and not wanted:
+            raise ValueError("endpoint is set and nobody asks it: set few_shot, direct or rewrite, or leave it out")
+        if self.review != "wait" and self.reviewer != "a person":
+            raise ValueError(f"reviewer is {self.reviewer!r}, but review is {self.review}: the name goes into the record with review: wait")
         if not (self.problems or self.solved or self.few_shot or self.direct):
             raise ValueError("no source is left: set problems, solved, few_shot or direct above 0")
         return self
@@ -65,6 +69,7 @@ class GeneralSettings(Settings):
     """What is mixed with reasoning in stage 3: writing, factual questions, self-cognition, translation, role play."""
 
     source: str = "laptop"  # or a file of dialogues or samples
+    allow_fewer: bool = False  # train on what there is, where general samples are too few for the share
     think_about: tuple[str, ...] = ()  # domains whose answers get a thinking by the endpoint first; trivial requests never do
 
 
@@ -79,6 +84,14 @@ class RejectionSftSettings(Settings):
     endpoint: EndpointSettings | None = None  # the judge of problems without a rule, and the writer of thinking for general data
     general: GeneralSettings = GeneralSettings()
     sft: SftSettings = SftSettings()
+
+    @model_validator(mode="after")
+    def _one_judge(self) -> RejectionSftSettings:
+        if self.endpoint is not None and self.judge_noise:
+            raise ValueError("judge_noise is for the judge of the laptop world; with an endpoint the endpoint judges: set one of them")
+        if self.general.think_about and self.endpoint is None:
+            raise ValueError("general.think_about needs a model that thinks: set endpoint.url and endpoint.model")
+        return self
 
 
 class ZeroSection(TrainSettings):
@@ -107,18 +120,35 @@ class PipelineSettings(Settings):
 
     @model_validator(mode="after")
     def _one_seed(self) -> PipelineSettings:
-        for name in ("zero", "reasoning_rl"):
-            if "seed" in getattr(self, name).model_fields_set:
-                raise ValueError(f"{name}.seed is not used in a pipeline, where one seed serves all stages: set seed")
-        for name in ("cold_start", "rejection_sft"):
-            if "seed" in getattr(self, name).sft.model_fields_set:
-                raise ValueError(f"{name}.sft.seed is not used in a pipeline, where one seed serves all stages: set seed")
-        if "seed" in self.rejection_sft.selection.model_fields_set:
-            raise ValueError("rejection_sft.selection.seed is not used in a pipeline, where one seed serves all stages: set seed")
+        for name, value in (
+            ("zero.seed", self.zero.seed),
+            ("reasoning_rl.seed", self.reasoning_rl.seed),
+            ("cold_start.sft.seed", self.cold_start.sft.seed),
+            ("rejection_sft.sft.seed", self.rejection_sft.sft.seed),
+            ("rejection_sft.selection.seed", self.rejection_sft.selection.seed),
+        ):
+            if value:  # 0 is what a section has that nobody set
+                raise ValueError(f"{name} is not used in a pipeline, where one seed serves all stages: set seed")
         return self
+
+    @model_validator(mode="after")
+    def _ablation_differs(self) -> PipelineSettings:
+        weights = self.reasoning_rl.reward.weights
+        if self.no_language and (not weights.get("language") or len(weights) < 2):
+            raise ValueError(
+                f"no_language trains stage 2 without the language reward, but reasoning_rl.reward.weights is {weights}: give language and "
+                "another reward a weight, or leave no_language out"
+            )
+        return self
+
+    @property
+    def measured_alike(self) -> EvaluationSettings:
+        """The evaluation with one cap for all checkpoints, so that they can be compared: the largest of the rollouts if left out."""
+        caps = [section.rollout.cap_at(section.steps) for section in (self.zero, self.reasoning_rl)]
+        return self.evaluation.model_copy(update={"max_new_tokens": self.evaluation.max_new_tokens or max(caps)})
 
     def rl_settings(self, section: ZeroSection | ReasoningRlSettings) -> ZeroSettings:
         """A section as the settings of a stage of its own: with the recipe's seed, model, data and evaluation."""
-        common = {"seed": self.seed, "evaluation": self.evaluation, "data": self.data, "model": self.model, "threads": self.threads}
+        common = {"seed": self.seed, "evaluation": self.measured_alike, "data": self.data, "model": self.model, "threads": self.threads}
         own = {key: getattr(section, key) for key in TrainSettings.model_fields if key != "seed"}
         return ZeroSettings(**{**own, **common, "reward": section.reward})

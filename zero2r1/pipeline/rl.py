@@ -13,7 +13,7 @@ from zero2r1.grpo.sampling import EncodedPrompt
 from zero2r1.grpo.trainer import Environment, GrpoTrainer
 from zero2r1.pipeline.config import ZeroSettings
 from zero2r1.pipeline.controls import controlled
-from zero2r1.pipeline.evaluations import judge_run, keep_evaluation
+from zero2r1.pipeline.evaluations import keep_evaluation
 from zero2r1.pipeline.stage import Stage
 from zero2r1.run_dir import RunDir
 from zero2r1.tracking import open_tracker
@@ -31,7 +31,8 @@ class RlResult:
     run: Path
     outcome: Outcome
     evaluations: Mapping[str, EvalResult]
-    verdicts: tuple[ClaimVerdict, ...]
+    verdicts: tuple[ClaimVerdict, ...] = ()
+    """Of the claims that the settings name, where somebody judged them."""
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerFast
 
@@ -47,7 +48,6 @@ class Extras:
     """Further layouts in which the model is measured before training: name -> (template, grader)."""
     problems: Sequence[Problem] | None = None
     """What to train on, in this order; the world's training problems in an order of the seed if left out."""
-    claims: Path | None = None
     on_step: Callable[[Mapping[str, Any]], None] = lambda row: None
     on_evaluation: Callable[[EvalResult], None] = lambda result: None
     should_stop: Callable[[], bool] = lambda: False
@@ -66,7 +66,7 @@ def stage_of(folder: str | Path, world: Any, settings: ZeroSettings) -> Stage:
 
 
 def run_rl(stage: Stage, settings: ZeroSettings, run: RunDir, extras: Extras) -> RlResult:
-    """Measure, train, measure again and judge. Continues where an earlier process of the same run stopped."""
+    """Measure, train, measure again. Continues where an earlier process of the same run stopped."""
     world = stage.world
     results: dict[str, EvalResult] = {}
 
@@ -110,7 +110,6 @@ def run_rl(stage: Stage, settings: ZeroSettings, run: RunDir, extras: Extras) ->
     )
     outcome = trainer.train()
     if outcome is Outcome.STOPPED:
-        return RlResult(run=run.path, outcome=outcome, evaluations=results, verdicts=(), model=stage.policy, tokenizer=stage.tokenizer)
+        return RlResult(run=run.path, outcome=outcome, evaluations=results, model=stage.policy, tokenizer=stage.tokenizer)
     keep(stage.measure(extras.after))
-    verdicts = judge_run(run, extras.claims)[0] if extras.claims else ()
-    return RlResult(run=run.path, outcome=outcome, evaluations=results, verdicts=verdicts, model=stage.policy, tokenizer=stage.tokenizer)
+    return RlResult(run=run.path, outcome=outcome, evaluations=results, model=stage.policy, tokenizer=stage.tokenizer)

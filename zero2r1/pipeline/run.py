@@ -16,10 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from zero2r1.models.loading import has_chat_template, local_folder
 from zero2r1.pipeline.api import model_folder
 from zero2r1.pipeline.chunks import StageStopped
 from zero2r1.pipeline.ledger import Entry, Ledger, digest_of
-from zero2r1.pipeline.materials import Materials, load_materials
+from zero2r1.pipeline.materials import load_materials
 from zero2r1.pipeline.narration import Narrator
 from zero2r1.pipeline.recipe import PipelineSettings
 from zero2r1.pipeline.stage1_cold_start import run_cold_start
@@ -27,12 +28,19 @@ from zero2r1.pipeline.stage2_reasoning_rl import run_reasoning_rl, run_without_l
 from zero2r1.pipeline.stage3_rejection_sft import run_rejection_sft
 from zero2r1.pipeline.stage_run import StageRun
 from zero2r1.pipeline.stage_zero import run_zero
+from zero2r1.pretraining import PretrainStep
 from zero2r1.run_dir import RunDir
 from zero2r1.training.loop import Outcome
 
-COMMON = ("seed", "model", "data", "evaluation", "decontaminate")
-WITHOUT_EFFECT = ("checkpoint_every", "keep_checkpoints", "token_budget", "max_rows", "tokens_per_micro_batch", "gradient_checkpointing")
-"""Settings that change time, memory and disk, not what is computed: a stage stays up to date when they change."""
+WITHOUT_EFFECT = (
+    "checkpoint_every", "keep_checkpoints", "token_budget", "max_rows", "tokens_per_micro_batch", "gradient_checkpointing", "onednn",
+    "url", "key_env", "timeout_s", "concurrency",
+)  # fmt: skip
+"""Settings that change time, memory, disk or where a model is reached, not what is computed: a stage stays up to date when they change."""
+ASKED = "asked"
+"""Status of a finished stage that is to run again because ``--from`` said so."""
+STALE = "stale"
+"""Status of a finished stage that no longer fits its settings or inputs and was passed over."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,47 +56,60 @@ class StageSpec:
     makes: tuple[str, ...]
     run: Callable[[StageRun], Mapping[str, Path]]
     sections: tuple[str, ...]
-    """The parts of the recipe that it depends on, beside what all share."""
+    """The parts of the recipe that it depends on."""
 
 
 def run_base(given: StageRun) -> Mapping[str, Path]:
-    """The base model: a folder, or the laptop world's, trained now if it is not in the cache."""
+    """The base model: a folder, or the laptop world's, trained now if it is not in the cache.
+
+    Raises:
+        StageStopped: asked to stop while the laptop's base was trained, which begins again then.
+        ValueError: the model has no chat template, which the stages after R1-Zero need.
+    """
     settings = given.settings
     with given.narrator.panel("base", settings.base.steps, plain_every=100) as show:
-        folder = model_folder(
-            settings.model,
-            settings.base,
-            seed=settings.seed,
-            on_step=lambda report: show(report.step, {"pretraining_loss": report.loss, "tokens_per_s": report.tokens_per_s}),
+
+        def heard(report: PretrainStep) -> None:
+            show(report.step, {"pretraining_loss": report.loss, "tokens_per_s": report.tokens_per_s})
+            if given.should_stop():
+                raise StageStopped("the base is not kept half done: it begins again")
+
+        folder = local_folder(model_folder(settings.model, settings.base, seed=settings.seed, on_step=heard))
+    if not has_chat_template(folder):
+        raise ValueError(
+            f"{folder} has no chat template, and from the cold start on the model answers in dialogues. Give its tokenizer one: put a "
+            "chat_template.jinja into the folder, for example that of another model of its family"
         )
-    return {"base": Path(folder)}
+    return {"base": folder}
 
 
+SHARED = ("seed", "data", "evaluation")
 STAGES: tuple[StageSpec, ...] = (
     StageSpec(
         name="base", title="Base model", says="learns a small bilingual world from text", needs=(), makes=("base",), run=run_base,
-        sections=("base",),
+        sections=("seed", "model", "base"),
     ),
     StageSpec(
         name="zero", title="R1-Zero", says="pure RL: more right answers, longer thoughts, self-checks, mixed languages",
-        needs=("base",), makes=("zero",), run=run_zero, sections=("zero",),
+        needs=("base",), makes=("zero",), run=run_zero, sections=(*SHARED, "zero"),
     ),
     StageSpec(
         name="cold_start", title="Cold start", says="SFT of the base on readable thoughts: one language again, a summary for the reader",
-        needs=("base", "zero"), makes=("dev1", "cold_start_samples"), run=run_cold_start, sections=("cold_start",),
+        needs=("base", "zero"), makes=("dev1", "cold_start_samples"), run=run_cold_start, sections=(*SHARED, "decontaminate", "cold_start"),
     ),
     StageSpec(
         name="reasoning_rl", title="Reasoning RL", says="RL with a language reward: accuracy rises, the language stays",
-        needs=("dev1",), makes=("dev2",), run=run_reasoning_rl, sections=("reasoning_rl",),
+        needs=("dev1",), makes=("dev2",), run=run_reasoning_rl, sections=(*SHARED, "reasoning_rl"),
     ),
     StageSpec(
         name="no_language", title="Reasoning RL without the language reward", says="the ablation: languages mix again",
-        needs=("dev1",), makes=("dev2_no_language",), run=run_without_language_reward, sections=("reasoning_rl", "no_language"),
+        needs=("dev1",), makes=("dev2_no_language",), run=run_without_language_reward, sections=(*SHARED, "reasoning_rl", "no_language"),
     ),
     StageSpec(
         name="rejection_sft", title="Rejection sampling and SFT",
         says="the best of what stage 2 writes, mixed with general data, teaches the base again",
-        needs=("base", "dev2"), makes=("dev3", "rejection_samples"), run=run_rejection_sft, sections=("rejection_sft",),
+        needs=("base", "dev2"), makes=("dev3", "rejection_samples"), run=run_rejection_sft,
+        sections=(*SHARED, "decontaminate", "rejection_sft"),
     ),
 )  # fmt: skip
 NAMES = tuple(spec.name for spec in STAGES)
@@ -119,7 +140,11 @@ def run_pipeline(
     for name in (start_from, only):
         if name is not None and name not in NAMES:
             raise ValueError(f"{name!r} is no stage; the stages are {', '.join(NAMES)}")
+    if "no_language" in (start_from, only) and not settings.no_language:
+        raise ValueError("the recipe leaves no_language out: set no_language: true to run it")
     pipeline = _Pipeline(settings, run, narrator, should_stop, stages, size)
+    if start_from is not None:
+        pipeline.ask_again(start_from)
     try:
         for spec in stages:
             pipeline.visit(spec, start_from=start_from, only=only)
@@ -147,44 +172,75 @@ class _Pipeline:
             Entry(name=spec.name, number=number, title=spec.title, folder=f"stages/{number:02d}-{spec.name.replace('_', '-')}")
             for number, spec in enumerate(stages, start=1)
         ]
+        self._materials = load_materials(settings)  # before anything is touched: a mistake in the recipe must not cost work that is done
+        if leaked := self._materials.leaked:
+            narrator.say(f"{len(leaked)} training problems overlap with evaluation questions and are left out; events.jsonl names them")
+            if not any(event["event"] == "leaked" for event in run.events()):
+                run.append_event("leaked", problems=list(leaked))
         self._ledger = Ledger.open(run, entries, {"seed": settings.seed, "size": size})
-        self._materials: Materials | None = None
         self._begun = False
         """Whether `start_from` was reached."""
+
+    def ask_again(self, start_from: str) -> None:
+        """Let a stage and all below it run again: in the ledger, so that a stopped run need not be told twice."""
+        names = [spec.name for spec in self._stages]
+        for name in names[names.index(start_from) :]:
+            if self._ledger[name].status not in ("waiting", "not run"):
+                self._ledger.set(name, status=ASKED)
 
     def visit(self, spec: StageSpec, *, start_from: str | None, only: str | None) -> None:
         """Leave a stage that is up to date, continue one that was under way, run one that is stale or new."""
         self._begun = self._begun or spec.name == start_from
         entry = self._ledger[spec.name]
         if spec.name == "no_language" and not self._settings.no_language:
-            if entry.status == "waiting":
-                self._ledger.set(spec.name, status="not run", why="the recipe leaves it out")
+            self._ledger.set(spec.name, status="not run", why="the recipe leaves it out")
             return
-        above = start_from is not None and not self._begun
-        if above or (only is not None and spec.name != only):
+        passed_over = (start_from is not None and not self._begun) or (only is not None and spec.name != only)
+        if passed_over:
+            self._pass_over(spec)
             return
         settings, inputs = self._identity(spec)
         stale = self._ledger.stale(spec.name, settings, inputs) or self._lost(spec)
-        forced = spec.name == only or self._begun
-        if entry.status == "done" and stale is None and not forced:
+        asked = entry.status == ASKED or spec.name == only
+        if entry.status in ("done", STALE) and stale is None and not asked:
+            self._ledger.set(spec.name, status="done")
             self._narrator.say(f"{entry.number}  {spec.title}: up to date")
             return
         continued = entry.status == "running" and stale is None
-        why = "continued" if continued else stale or ("asked for" if forced and entry.status == "done" else "first run")
+        why = "continued" if continued else stale or ("asked for" if asked and entry.outputs else "first run")
+        given = self._given(spec, inputs)
         if not continued:
             self._set_aside(entry)
-        self._execute(spec, settings, inputs, why, continued=continued)
+        self._execute(spec, given, settings, why, continued=continued)
+
+    def _pass_over(self, spec: StageSpec) -> None:
+        """Leave a stage as it is, and remember if it no longer fits: its results are not to be judged with the others."""
+        entry = self._ledger[spec.name]
+        if entry.status not in ("done", STALE):
+            return
+        try:
+            settings, inputs = self._identity(spec)
+        except ValueError:
+            return
+        stale = self._ledger.stale(spec.name, settings, inputs)
+        self._ledger.set(spec.name, status="done" if stale is None else STALE)
+        if stale is not None:
+            self._narrator.say(f"{entry.number}  {spec.title}: left as it is, though it {stale}")
 
     def _identity(self, spec: StageSpec) -> tuple[dict[str, Any], dict[str, str]]:
-        """What decides whether a stage must run: its settings without what has no effect, and the digests of its inputs."""
+        """What decides whether a stage must run: its settings without what has no effect, and the digests of what it is given.
+
+        Files that the settings name are given too: a data set with other contents is another input.
+        """
         dumped = self._settings.model_dump(mode="json")
-        settings = _effective({name: dumped[name] for name in (*COMMON, *spec.sections)})
+        settings = _effective({name: dumped[name] for name in spec.sections})
         made = {name: digest for other in self._stages for name, digest in self._ledger[other.name].outputs.items()}
         missing = [name for name in spec.needs if name not in made]
         if missing:
             owner = next(other.name for other in self._stages if missing[0] in other.makes)
             raise ValueError(f"{spec.name} needs {missing[0]}, which {owner} has not made yet: run {owner} first")
-        return json.loads(json.dumps(settings)), {name: made[name] for name in spec.needs}
+        files = {f"the file {path}": digest_of(path) for path in _named_files(settings)}
+        return json.loads(json.dumps(settings)), {**{name: made[name] for name in spec.needs}, **files}
 
     def _lost(self, spec: StageSpec) -> str | None:
         gone = [name for name, path in self._paths(spec.name).items() if not path.exists()]
@@ -194,32 +250,25 @@ class _Pipeline:
         return {name: self._run.path / path for name, path in self._ledger[stage].paths.items()}
 
     def _set_aside(self, entry: Entry) -> None:
-        """Keep what a stage made before under another name; forget that it is done, and so are those that stand on it."""
+        """Keep what a stage made before under another name."""
         folder = self._run.path / entry.folder
         if folder.exists():
-            number = 1 + sum(1 for _ in folder.parent.glob(f"{folder.name}.old*"))
-            target = folder.with_name(f"{folder.name}.old{number}")
+            numbers = [int(old.suffix.removeprefix(".old")) for old in folder.parent.glob(f"{folder.name}.old*")]
+            target = folder.with_name(f"{folder.name}.old{max(numbers, default=0) + 1}")
             folder.rename(target)
             self._narrator.say(f"   what {entry.name} made before is kept in {target}")
 
-    def _execute(self, spec: StageSpec, settings: Mapping[str, Any], inputs: Mapping[str, str], why: str, *, continued: bool) -> None:
-        entry = self._ledger.set(
-            spec.name,
-            status="running",
-            why=self._ledger[spec.name].why if continued else why,
-            settings=settings,
-            inputs=inputs,
-            started=self._ledger[spec.name].started if continued else time.strftime("%Y-%m-%dT%H:%M:%S"),
-            **({} if continued else {"outputs": {}, "paths": {}, "seconds": 0.0}),
-        )
-        self._narrator.say(f"\n{entry.number}  {spec.title}: {spec.says}" + ("" if why == "first run" else f"  ({why})"))
-        began, before = time.monotonic(), entry.seconds
-        folder = RunDir.start(
-            self._run.path / entry.folder, command=[spec.name], config=json.dumps(settings, indent=1), seed=self._settings.seed
-        )
-        self._materials = self._materials or load_materials(self._settings)
+    def _given(self, spec: StageSpec, inputs: Mapping[str, str]) -> Callable[[RunDir], StageRun]:
+        """What a stage works with, checked: the weights it starts from are the ones in the ledger, byte for byte."""
         paths = {name: path for other in self._stages for name, path in self._paths(other.name).items()}
-        given = StageRun(
+        for name in spec.needs:
+            found = digest_of(paths[name])
+            if found != inputs[name]:
+                raise ValueError(
+                    f"{paths[name]} is not the {name} in the ledger (digest {found[:12]}, expected {inputs[name][:12]}): it was changed "
+                    f"since it was made. Restore it, or make it again: --from {_maker(self._stages, name)}"
+                )
+        return lambda folder: StageRun(
             run=folder,
             settings=self._settings,
             materials=self._materials,
@@ -228,9 +277,24 @@ class _Pipeline:
             narrator=self._narrator,
             should_stop=self._should_stop,
         )
-        self._check_inputs(spec, given)
+
+    def _execute(
+        self, spec: StageSpec, given: Callable[[RunDir], StageRun], settings: Mapping[str, Any], why: str, *, continued: bool
+    ) -> None:
+        entry = self._ledger[spec.name]
+        config = json.dumps(settings, indent=1)
+        folder = RunDir.start(self._run.path / entry.folder, command=[spec.name], config=config, seed=self._settings.seed)
+        stage = given(folder)
+        if continued:
+            self._ledger.set(spec.name, status="running")
+        else:
+            fresh = {"outputs": {}, "paths": {}, "seconds": 0.0, "started": time.strftime("%Y-%m-%dT%H:%M:%S")}
+            self._ledger.set(spec.name, status="running", why=why, settings=settings, inputs=stage.digests, **fresh)
+        self._narrator.say(f"\n{entry.number}  {spec.title}: {spec.says}" + ("" if why == "first run" else f"  ({why})"))
+        began, before = time.monotonic(), self._ledger[spec.name].seconds
         try:
-            made = spec.run(given)
+            made = spec.run(stage)
+            outputs = {name: digest_of(path) for name, path in made.items()}
         except BaseException as error:
             stopped = isinstance(error, (StageStopped, KeyboardInterrupt))
             folder.close("stopped" if stopped else "failed", f"{type(error).__name__}: {error}")
@@ -238,22 +302,8 @@ class _Pipeline:
         finally:
             self._ledger.set(spec.name, seconds=round(before + time.monotonic() - began, 1))
         folder.close("done")
-        self._ledger.set(
-            spec.name,
-            status="done",
-            outputs={name: digest_of(path) for name, path in made.items()},
-            paths={name: _relative(path, self._run.path) for name, path in made.items()},
-        )
-
-    def _check_inputs(self, spec: StageSpec, given: StageRun) -> None:
-        """The weights a stage starts from are the ones in the ledger, byte for byte."""
-        for name in spec.needs:
-            found = digest_of(given.inputs[name])
-            if found != given.digests[name]:
-                raise ValueError(
-                    f"{given.inputs[name]} is not the {name} in the ledger (digest {found[:12]}, expected {given.digests[name][:12]}): "
-                    f"it was changed since it was made. Restore it, or make it again: --from {_maker(self._stages, name)}"
-                )
+        paths = {name: _relative(path, self._run.path) for name, path in made.items()}
+        self._ledger.set(spec.name, status="done", outputs=outputs, paths=paths)
 
 
 def _maker(stages: Sequence[StageSpec], output: str) -> str:
@@ -270,3 +320,15 @@ def _effective(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {name: _effective(inner) for name, inner in value.items() if name not in WITHOUT_EFFECT}
     return value
+
+
+def _named_files(value: Any) -> list[Path]:
+    """Files that settings name, in their order: data sets, and the files of reward functions (``my_rewards.py:f``)."""
+    if isinstance(value, Mapping):
+        return [path for name, inner in value.items() for path in (*_named_files(str(name)), *_named_files(inner))]
+    if isinstance(value, (list, tuple)):
+        return [path for inner in value for path in _named_files(inner)]
+    if not isinstance(value, str) or not value or "\n" in value or len(value) > 1000:
+        return []
+    named = value.rpartition(":")[0] if ".py:" in value else value
+    return [Path(named)] if Path(named).is_file() else []

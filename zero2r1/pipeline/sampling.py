@@ -93,15 +93,22 @@ def informative(work: Work, stage: Stage, problems: Sequence[Problem], rule: Pas
     rows = sample_problems(work, stage, measured, drawing, purpose="pass_rates", make=make)
     rates = {row["id"]: row["pass_rate"] for row in rows}
     kept = [p for p in measured if rates[p.id] is not None and rule.above < rates[p.id] < rule.below]
-    never, always = sum(rate == 0 for rate in rates.values()), sum(rate == 1 for rate in rates.values())
-    work.narrator.say(
-        f"pass rates of {len(measured)} problems over {rule.samples} answers each: {never} never solved, {always} always; {len(kept)} kept"
-    )
-    work.run.append_event("pass_rates", measured=len(measured), never=never, always=always, kept=len(kept))
+    counts = {
+        "measured": len(measured),
+        "never": sum(rate == 0 for rate in rates.values()),
+        "always": sum(rate == 1 for rate in rates.values()),
+        "ungraded": sum(rate is None for rate in rates.values()),
+        "kept": len(kept),
+        "not_measured": len(problems) - len(measured),
+    }
+    told = ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in counts.items())
+    work.narrator.say(f"pass rates over {rule.samples} answers each: {told}")
+    if not any(event["event"] == "pass_rates" for event in work.run.events()):
+        work.run.append_event("pass_rates", **counts)
     if not kept:
         raise ValueError(
-            f"pass_rate keeps none of {len(measured)} problems ({never} never solved, {always} always). Measure more of them, widen "
-            "above and below, or choose problems that fit this model"
+            f"pass_rate keeps none of {len(measured)} problems ({counts['never']} never solved, {counts['always']} always). Measure "
+            "more of them, widen above and below, or choose problems that fit this model"
         )
     return kept
 

@@ -37,7 +37,6 @@ def run_sft(
     *,
     measure_as: str | None,
     layout: Layout = "think",
-    on_start: Callable[[int], None] = lambda steps: None,
     on_step: Callable[[Mapping[str, Any]], None] = lambda row: None,
     on_evaluation: Callable[[EvalResult], None] = lambda result: None,
     should_stop: Callable[[], bool] = lambda: False,
@@ -46,7 +45,9 @@ def run_sft(
 
     Args:
         measure_as: name of the evaluation afterwards; ``None`` for none.
-        on_start: hears the number of updates.
+
+    Raises:
+        ValueError: the run was started on other dialogues.
     """
     examples = [stage.example(dialogue, layout=layout) for dialogue in dialogues]
     for token in dict.fromkeys(example.response_ids[-1] for example in examples):
@@ -60,7 +61,6 @@ def run_sft(
         save_model=stage.save,
         hooks=Hooks(on_step=on_step, should_stop=should_stop),
     )
-    on_start(trainer.steps)
     outcome = trainer.train()
     if outcome is Outcome.STOPPED or measure_as is None:
         return SftResult(run=run.path, outcome=outcome, evaluation=None)

@@ -79,7 +79,12 @@ class Stage:
             last = {"role": "assistant", "content": content} | ({} if thinking is None else {"reasoning_content": thinking})
             encoded = self.encoder.encode_dialogue([*({"role": m.role, "content": m.content} for m in asked), last])
             return SftExample(prompt_ids=encoded.prompt_ids, response_ids=encoded.response_ids)
-        question = next(m.content for m in reversed(asked) if m.role == "user")
+        if len(asked) != 1:
+            raise ValueError(
+                f"a dialogue of {len(dialogue)} turns does not fit a plain template, which has room for one question: "
+                "use --data.template=chat"
+            )
+        question = asked[0].content
         prompt = self.encoder.encode_plain(*render(TEMPLATES.get(self.world.template, self.world.template), question))
         written = content if thinking is None else write_thinking(thinking, content)
         return SftExample(prompt_ids=prompt, response_ids=(*self.encoder.encode_written(written), self.encoder.end_token))

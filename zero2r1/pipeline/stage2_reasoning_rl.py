@@ -35,7 +35,7 @@ def run_without_language_reward(given: StageRun) -> Mapping[str, Path]:
 def _train(given: StageRun, section: ReasoningRlSettings, *, after: str, title: str) -> Path:
     settings = given.settings.rl_settings(section)
     stage = stage_of(given.inputs["dev1"], given.materials.chat_world, settings)
-    problems = given.materials.problems("reasoning_rl", section.problems)
+    problems = given.problems("reasoning_rl", section.problems)
     problems = training_problems(given.work, stage, problems, pass_rate=section.pass_rate, mixture=section.mixture, rollout=section.rollout)
     with given.narrator.panel(title, settings.steps) as show:
         result = run_rl(

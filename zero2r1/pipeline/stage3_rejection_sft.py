@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +12,17 @@ from zero2r1.cold_start.gather import seeded
 from zero2r1.cold_start.rewrite import think_first
 from zero2r1.pipeline.chunks import in_chunks
 from zero2r1.pipeline.materials import JUDGED, client_of
-from zero2r1.pipeline.sampling import sample_problems
+from zero2r1.pipeline.selecting import draw_candidates, grade_of, select_from, write_funnel
 from zero2r1.pipeline.stage_run import StageRun, tune_base
-from zero2r1.rejection_sampling import Funnel, Grade, candidates, grade_by_judge, grade_by_rules, mix, rules_then_judge, select
-from zero2r1.rewards.judge import Complete, judge
-from zero2r1.samples import Lineage, Sample, result_from_row, result_to_row, write_lines, write_samples
+from zero2r1.rejection_sampling import Selection, mix
+from zero2r1.rewards.judge import Complete
+from zero2r1.samples import Rejection, Sample, result_from_row, result_to_row, write_lines, write_samples
 from zero2r1.seeds import derive_seed
-from zero2r1.types import Completion, Problem
+from zero2r1.tasks.decontamination import Decontaminator
+from zero2r1.types import Problem
+
+SPARE_GENERAL = 1.25
+"""How many general samples the laptop world makes for each that is wanted: some may be rejected."""
 
 
 def run_rejection_sft(given: StageRun) -> Mapping[str, Path]:
@@ -30,106 +33,116 @@ def run_rejection_sft(given: StageRun) -> Mapping[str, Path]:
         ValueError: nothing was kept, or there is too little general data.
     """
     settings = given.settings.rejection_sft
+    decontaminator = given.materials.decontaminator(given.settings.decontaminate)
+    selection = _selected(given, decontaminator)
+    wanted = -(-len(selection.kept) * settings.selection.mix[1] // settings.selection.mix[0])
+    general, dropped = _general(given, wanted, decontaminator)
+    mixed = mix(
+        selection.kept,
+        general,
+        shares=settings.selection.mix,
+        seed=given.settings.seed,
+        allow_fewer=settings.general.allow_fewer,
+    )
     folder = given.run.path / "samples"
-    mixed = _mixed(given, *_selected(given))
     write_samples(folder / "kept.jsonl", mixed)
+    write_lines(folder / "rejected_general.jsonl", map(result_to_row, dropped))
+    kinds = dict(sorted(Counter(sample.problem.domain for sample in mixed if sample.lineage.source != "dev2").items()))
+    write_funnel(
+        given.run,
+        selection.funnel,
+        mixed={"reasoning": len(selection.kept), "general": len(mixed) - len(selection.kept)},
+        general=kinds,
+        rejected_general=dict(Counter(rejection.rule for rejection in dropped)),
+    )
+    told = ", ".join(f"{kind} {count}" for kind, count in kinds.items())
+    given.narrator.say(f"mixed with {len(mixed) - len(selection.kept)} general samples: {told or 'none'}")
     model = tune_base(given, mixed, settings.sft, title="SFT from the base", measure_as="dev3")
     return {"dev3": model, "rejection_samples": folder / "kept.jsonl"}
 
 
-def _selected(given: StageRun) -> tuple[list[Sample], Funnel]:
-    settings = given.settings.rejection_sft
+def _selected(given: StageRun, decontaminator: Decontaminator) -> Selection:
+    settings, materials = given.settings.rejection_sft, given.materials
     stage = given.load("dev2", chat=True, cap=settings.sample.max_new_tokens, sampler=settings.sample)
-    lineage = Lineage(
-        source="dev2",
-        checkpoint=given.digests["dev2"],
-        sampler={"temperature": settings.sample.temperature, "max_new_tokens": settings.sample.max_new_tokens},
+    sampled = draw_candidates(given.work, stage, _problems(given), settings.sample, source="dev2", checkpoint=given.digests["dev2"])
+    complete: Complete | None = None
+    if settings.endpoint is not None:
+        complete = client_of(settings.endpoint).complete
+    elif materials.judge is not None:
+        complete = materials.judge(settings.judge_noise)
+    grade = grade_of(
+        materials.chat_world,
+        complete,
+        workers=settings.endpoint.concurrency if settings.endpoint is not None else 8,
+        keep_in=given.work if settings.endpoint is not None else None,
     )
-
-    def make(problem: Problem, completions: Sequence[Completion]) -> list[dict[str, Any]]:
-        return [result_to_row(result) for result in candidates(problem, completions, lineage=lineage, think_open=stage.world.think_open)]
-
-    rows = sample_problems(given.work, stage, _problems(given), settings.sample, purpose="rejection_sampling", make=make)
-    decontaminator = given.materials.decontaminator(given.settings.decontaminate)
-    selection = select(
-        [result_from_row(row) for row in rows],
-        grade=_grade(given),
-        contaminated=lambda sample: decontaminator.why(sample.problem.question, sample.thinking, sample.summary),
-        settings=settings.selection.model_copy(update={"seed": given.settings.seed}),
-        language_share=given.materials.world.language_share,
+    selection = select_from(
+        given.work,
+        sampled,
+        grade=grade,
+        decontaminator=decontaminator,
+        settings=settings.selection,
+        language_share=materials.world.language_share,
     )
-    write_lines(given.run.path / "samples" / "rejected.jsonl", (result_to_row(rejection) for rejection in selection.rejected))
-    given.narrator.say(selection.funnel.render())
     if not selection.kept:
         raise ValueError(
             f"rejection sampling kept nothing ({selection.funnel.render()}); {given.run.path}/samples/rejected.jsonl has every reason"
         )
-    return list(selection.kept), selection.funnel
+    return selection
 
 
 def _problems(given: StageRun) -> list[Problem]:
     """In the laptop world some problems go to the judge, as if no rule could check them."""
     settings = given.settings.rejection_sft
-    problems = given.materials.problems("rejection_sampling", settings.problems)
     return [
         dataclasses.replace(problem, verifier=JUDGED)
         if derive_seed(given.settings.seed, "judged", problem.id) / 2**63 < settings.judged
         else problem
-        for problem in problems
+        for problem in given.problems("rejection_sampling", settings.problems)
     ]
 
 
-def _grade(given: StageRun) -> Grade:
-    """Rules where there is one, and a judge for the rest: the endpoint's, or the laptop world's."""
-    settings, world = given.settings.rejection_sft, given.materials.chat_world
-    complete: Complete | None = None
-    if settings.endpoint is not None:
-        complete = client_of(settings.endpoint).complete
-    elif given.materials.judge is not None:
-        complete = given.materials.judge(settings.judge_noise)
-    by_judge = None if complete is None else grade_by_judge(partial(judge, complete=complete))
-    return rules_then_judge(grade_by_rules(world.accuracy_grader()), by_judge, ruled=world.verifiers)
+def _general(given: StageRun, wanted: int, decontaminator: Decontaminator) -> tuple[list[Sample], list[Rejection]]:
+    """General samples for the mixture, and what was dropped: overlap with evaluation questions, or a thinking that nobody could write.
 
-
-def _mixed(given: StageRun, kept: Sequence[Sample], funnel: Funnel) -> list[Sample]:
-    """Reasoning and general samples in the recipe's shares, none of them near an evaluation question; the funnel goes to disk."""
+    They are taken in an order of the seed, so an endpoint is asked about those that are used, and the next ones where one fails.
+    """
     settings = given.settings.rejection_sft
-    shares, seed = settings.selection.mix, given.settings.seed
-    wanted = -(-len(kept) * shares[1] // shares[0])
-    decontaminator = given.materials.decontaminator(given.settings.decontaminate)
-    general = _general(given, wanted)
-    found = decontaminator.overlaps([[s.problem.question, s.thinking or "", s.summary] for s in general])
-    clean = [sample for sample, overlap in zip(general, found, strict=True) if overlap is None]
-    mixed = mix(kept, clean, shares=shares, seed=seed)
-    kinds = Counter(sample.problem.domain for sample in mixed if sample.lineage.source != "dev2")
-    given.run.write_json(
-        "samples/funnel.json",
-        {
-            "stations": [[name, count] for name, count in funnel.reached.items()],
-            "rejected": dict(funnel.rejected),
-            "mixed": {"reasoning": len(kept), "general": len(mixed) - len(kept)},
-            "general": dict(sorted(kinds.items())),
-        },
-    )
-    given.narrator.say(f"mixed with {len(mixed) - len(kept)} general samples: " + ", ".join(f"{k} {n}" for k, n in sorted(kinds.items())))
-    return mixed
-
-
-def _general(given: StageRun, wanted: int) -> list[Sample]:
-    """General samples, with a thinking by the endpoint where the recipe names their domain."""
-    settings = given.settings.rejection_sft
-    general = given.materials.general(settings.general.source, 0 if settings.general.source != "laptop" else wanted)
+    source = settings.general.source
+    found = given.materials.general(source, round(wanted * SPARE_GENERAL) + 8 if source == "laptop" else 0)
+    ordered = sorted(found, key=lambda sample: derive_seed(given.settings.seed, "general", sample.id))
+    overlaps = decontaminator.overlaps([[s.problem.question, s.thinking or "", s.summary] for s in ordered])
+    dropped = [Rejection(sample=s, rule="contaminated", why=str(o)) for s, o in zip(ordered, overlaps, strict=True) if o is not None]
+    clean = [sample for sample, overlap in zip(ordered, overlaps, strict=True) if overlap is None]
     if not settings.general.think_about:
-        return general
+        return clean, dropped
+    unknown = set(settings.general.think_about) - {sample.problem.domain for sample in clean}
+    if unknown:
+        known = sorted({sample.problem.domain for sample in clean})
+        raise ValueError(f"general.think_about names {sorted(unknown)}, and the domains of {source} are {known}")
+    kept: list[Sample] = []
+    for start in range(0, len(clean), settings.sample.chunk):
+        if len(kept) >= wanted:
+            break
+        for result in _thought_about(given, clean[start : start + settings.sample.chunk], start):
+            if isinstance(result, Sample):
+                kept.append(result)
+            else:
+                dropped.append(result)
+    return kept, dropped
+
+
+def _thought_about(given: StageRun, piece: Sequence[Sample], start: int) -> list[Sample | Rejection]:
+    """A piece of general data with the thinking of the endpoint, kept on disk."""
+    settings = given.settings.rejection_sft
     endpoint = settings.endpoint
-    if endpoint is None:
-        raise ValueError("rejection_sft.general.think_about needs a model that thinks: set rejection_sft.endpoint.url and .model")
+    assert endpoint is not None  # the settings see to it
     ask = seeded(client_of(endpoint), seed=derive_seed(given.settings.seed, "think_first"), workers=endpoint.concurrency)
 
-    def work(piece: Sequence[Sample]) -> list[dict[str, Any]]:
-        done = think_first(piece, ask, model=endpoint.model, categories=settings.general.think_about)
+    def work(samples: Sequence[Sample]) -> list[dict[str, Any]]:
+        done = think_first(samples, ask, model=endpoint.model, categories=settings.general.think_about)
         return [result_to_row(result) for result in done]
 
-    folder = given.run.path / "samples" / "general"
-    rows = in_chunks(folder, general, work, size=settings.sample.chunk, should_stop=given.should_stop)
-    return [result for result in map(result_from_row, rows) if isinstance(result, Sample)]
+    folder = given.run.path / "samples" / "general" / f"from_{start:06d}"
+    rows = in_chunks(folder, piece, work, size=len(piece), should_stop=given.should_stop)
+    return [result_from_row(row) for row in rows]

@@ -19,6 +19,7 @@ from zero2r1.samples import Sample
 from zero2r1.sft.config import SftSettings
 from zero2r1.training.config import ComputeSettings
 from zero2r1.training.loop import Outcome
+from zero2r1.types import Problem
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +50,19 @@ class StageRun:
     def load(self, name: str, *, chat: bool, cap: int, compute: ComputeSettings | None = None, sampler: Any = None) -> Stage:
         """The policy among the inputs, in its world."""
         world = self.materials.chat_world if chat else self.materials.world
-        return Stage(self.inputs[name], world, evaluation=self.settings.evaluation, cap=cap, compute=compute, sampler=sampler)
+        return Stage(self.inputs[name], world, evaluation=self.settings.measured_alike, cap=cap, compute=compute, sampler=sampler)
+
+    def problems(self, purpose: str, count: int) -> list[Problem]:
+        """Training problems for a purpose; says so where there are fewer than asked for."""
+        found = self.materials.problems(purpose, count)
+        if len(found) < count:
+            self.narrator.say(f"{purpose.replace('_', ' ')}: {count} problems asked for, {len(found)} there")
+        return found
+
+    def record_once(self, event: str, **details: Any) -> None:
+        """An event of the stage that a continued run does not repeat."""
+        if not any(known["event"] == event for known in self.run.events()):
+            self.run.append_event(event, **details)
 
 
 def tune_base(given: StageRun, samples: Sequence[Sample], settings: SftSettings, *, title: str, measure_as: str) -> Path:
@@ -59,8 +72,7 @@ def tune_base(given: StageRun, samples: Sequence[Sample], settings: SftSettings,
         StageStopped: the run was asked to stop.
     """
     stage = given.load("base", chat=True, cap=settings.max_length, compute=settings.compute)
-    given.run.append_event("start", model=str(given.inputs["base"]), sha256=given.digests["base"], samples=len(samples))
-    steps: list[int] = []
+    given.record_once("start", model=str(given.inputs["base"]), sha256=given.digests["base"], samples=len(samples))
     total = -(-len(samples) // settings.batch_size) * settings.epochs
     with given.narrator.panel(title, total, plain_every=50) as show:
         result = run_sft(
@@ -69,11 +81,14 @@ def tune_base(given: StageRun, samples: Sequence[Sample], settings: SftSettings,
             settings.model_copy(update={"seed": given.settings.seed}),
             given.run,
             measure_as=measure_as,
-            on_start=steps.append,
             on_step=lambda row: show(row["step"], row),
             on_evaluation=given.narrator.evaluation,
             should_stop=given.should_stop,
         )
     if result.outcome is Outcome.STOPPED:
         raise StageStopped
+    fitted = next((event for event in given.run.events() if event["event"] == "examples"), {"cut": 0, "dropped": 0})
+    if fitted["cut"] or fitted["dropped"]:
+        cut, dropped = fitted["cut"], fitted["dropped"]
+        given.narrator.say(f"max_length {settings.max_length}: {cut} responses cut at the end, {dropped} too long to learn at all")
     return given.model

@@ -5,10 +5,13 @@ Every random choice is a function of the seed and the step, so a run that was ki
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from zero2r1.checkpoint import load_latest, load_optimizer_tensors, load_weights, optimizer_tensors, save_checkpoint
 from zero2r1.models.loading import checkpoint_activations
@@ -47,6 +50,7 @@ class SftTrainer:
         self._model, self._settings, self._run = model, settings, run
         self._checkpoints, self._save_model, self._hooks = checkpoints, save_model, hooks or Hooks()
         self._fitted = fit(examples, settings.max_length)
+        self._digest = digest_of_examples(self._fitted.examples)
         self._per_epoch = -(-len(self._fitted.examples) // settings.batch_size)
         self.steps = self._per_epoch * settings.epochs
         if settings.compute.gradient_checkpointing:
@@ -63,6 +67,7 @@ class SftTrainer:
         """Run all epochs, or until asked to stop. Resumes by itself.
 
         Raises:
+            ValueError: there is a checkpoint of a run on other examples.
             TrainingHalted: nothing was finite for too many steps in a row.
         """
         self._resume()
@@ -129,7 +134,12 @@ class SftTrainer:
             self.step,
             write_model=self._save_model,
             tensors=tensors,
-            state={"step": self.step, "optimizer": optimizer_state, "nonfinite_steps": self._nonfinite_steps},
+            state={
+                "step": self.step,
+                "optimizer": optimizer_state,
+                "nonfinite_steps": self._nonfinite_steps,
+                "examples": {"count": len(self._fitted.examples), "sha256": self._digest},
+            },
             keep_last=self._settings.keep_checkpoints,
         )
         self._run.append_event("checkpoint", step=self.step)
@@ -141,8 +151,24 @@ class SftTrainer:
             fitted = self._fitted
             self._run.append_event("examples", kept=len(fitted.examples), cut=fitted.cut, dropped=fitted.dropped, steps=self.steps)
             return
+        known = found.state.get("examples")
+        if known is not None and known["sha256"] != self._digest:  # older checkpoints do not say
+            raise ValueError(
+                f"E002 resume: {found.path} has learnt {known['count']} examples (SHA-256 {known['sha256'][:12]}), and these are "
+                f"{len(self._fitted.examples)} others ({self._digest[:12]}). Restore the data that the run was started with, or learn "
+                "the new data in a run of its own: another --name, or --from and the stage in a pipeline"
+            )
         load_weights(self._model, found.model_tensors())
         load_optimizer_tensors(self._optimizer, self._model, found.tensors(), found.state["optimizer"])
         self.step, self._nonfinite_steps = found.state["step"], found.state["nonfinite_steps"]
         self._run.truncate_after(self.step)
         self._run.append_event("resumed", step=self.step)
+
+
+def digest_of_examples(examples: Sequence[SftExample]) -> str:
+    """SHA-256 of the examples as the model reads them, in their order."""
+    whole = hashlib.sha256()
+    for example in examples:
+        for ids in (example.prompt_ids, example.response_ids):
+            whole.update(np.array([len(ids), *ids], dtype="<i8").tobytes())
+    return whole.hexdigest()

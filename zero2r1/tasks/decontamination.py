@@ -15,10 +15,7 @@ looked for, and an item without any text that is looked for is counted (:attr:`D
 
 from __future__ import annotations
 
-import gzip
-import json
 import os
-import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -26,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from zero2r1.samples import json_line
 from zero2r1.tasks.files import PROMPT_COLUMNS, DataError, rows_of
 from zero2r1.tasks.ngrams import IndexedText, NgramIndex, Rule, SharedRun, split_words
 from zero2r1.types import Message, Problem
@@ -312,49 +310,8 @@ def _rows(path: Path) -> Iterator[_Row]:
         yield from _json_lines(path)
 
 
-def _json_lines(path: Path) -> Iterator[_Row]:
-    place = str(path)
-    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-        try:
-            for number, line in enumerate(file, start=1):
-                place = f"{path}:{number}"
-                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
-                if not text.strip():
-                    continue
-                values = json.loads(text)
-                if not isinstance(values, dict):
-                    raise DataError(f"E102 data: {place} holds a {type(values).__name__}; expected an object with named columns")
-                yield _Row(place=place, values=values, line=text.rstrip("\r\n").encode() + b"\n", size=len(line))
-        except UnicodeDecodeError as error:
-            raise DataError(f"E101 data: {place} is not UTF-8 (byte {error.start} of the line)") from error
-        except json.JSONDecodeError as error:
-            raise DataError(f"E102 data: {place} is not JSON: {error.msg} at column {error.colno}: {error.doc[:80]!r}") from error
-        except RecursionError as error:
-            raise DataError(f"E102 data: {place} is nested too deeply to be read") from error
-        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-            raise DataError(f"E101 data: {path} is no whole gzip file: {error} (after {place})") from error
-
-
-def _batches(rows: Iterable[_Row]) -> Iterator[list[_Row]]:
-    batch: list[_Row] = []
-    size = 0
-    for row in rows:
-        batch.append(row)
-        size += row.size
-        if len(batch) >= BATCH_ROWS or size >= BATCH_CHARACTERS:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
-
-
 def _json_line(values: Mapping[str, Any], place: str) -> bytes:
-    def plain(value: Any) -> str:
-        if isinstance(value, (bytes, bytearray)):
-            raise DataError(f"E102 data: {place} holds bytes, which JSON lines cannot; remove that column first")
-        return str(value)
-
     try:
-        return (json.dumps(values, ensure_ascii=False, default=plain) + "\n").encode()
-    except UnicodeEncodeError:  # half of a surrogate pair, which stood in the file as an escape
-        return (json.dumps(values, default=plain) + "\n").encode()
+        return json_line(values, place=place)
+    except ValueError as error:
+        raise DataError(str(error)) from error

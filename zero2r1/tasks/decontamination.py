@@ -15,7 +15,10 @@ looked for, and an item without any text that is looked for is counted (:attr:`D
 
 from __future__ import annotations
 
+import gzip
+import json
 import os
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -308,6 +311,42 @@ def _rows(path: Path) -> Iterator[_Row]:
                 yield _Row(place=f"{path}, row {number}", values=row, line=None, size=size)
     else:
         yield from _json_lines(path)
+
+
+def _json_lines(path: Path) -> Iterator[_Row]:
+    place = str(path)
+    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+        try:
+            for number, line in enumerate(file, start=1):
+                place = f"{path}:{number}"
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+                if not text.strip():
+                    continue
+                values = json.loads(text)
+                if not isinstance(values, dict):
+                    raise DataError(f"E102 data: {place} holds a {type(values).__name__}; expected an object with named columns")
+                yield _Row(place=place, values=values, line=text.rstrip("\r\n").encode() + b"\n", size=len(line))
+        except UnicodeDecodeError as error:
+            raise DataError(f"E101 data: {place} is not UTF-8 (byte {error.start} of the line)") from error
+        except json.JSONDecodeError as error:
+            raise DataError(f"E102 data: {place} is not JSON: {error.msg} at column {error.colno}: {error.doc[:80]!r}") from error
+        except RecursionError as error:
+            raise DataError(f"E102 data: {place} is nested too deeply to be read") from error
+        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+            raise DataError(f"E101 data: {path} is no whole gzip file: {error} (after {place})") from error
+
+
+def _batches(rows: Iterable[_Row]) -> Iterator[list[_Row]]:
+    batch: list[_Row] = []
+    size = 0
+    for row in rows:
+        batch.append(row)
+        size += row.size
+        if len(batch) >= BATCH_ROWS or size >= BATCH_CHARACTERS:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
 
 
 def _json_line(values: Mapping[str, Any], place: str) -> bytes:

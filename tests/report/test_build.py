@@ -249,3 +249,13 @@ def test_a_line_that_stands_out_is_bold_in_markdown() -> None:
     table = Table(columns=("a",), rows=((Cell(text="one\ntwo", strong=frozenset({0})),),), prose=True)
     text = render_markdown(Document(title="t", status="s", look="", lead=(), sections=(Section(title="x", blocks=(table,)),)))
     assert "| **one**<br>two |" in text
+
+
+def test_a_control_that_was_not_run_has_no_curve(run: Path) -> None:
+    """It shares its start with the stage it controls; once, that point alone was drawn and labelled."""
+    shown = (build_report(run)[0].parent / "figures" / "language.svg").read_text(encoding="utf-8")
+    assert "no language" in shown
+    for file in run.glob("stages/*/evals/dev2_no_language.*"):
+        file.unlink()
+    shown = (build_report(run)[0].parent / "figures" / "language.svg").read_text(encoding="utf-8")
+    assert "no language" not in shown

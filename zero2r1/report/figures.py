@@ -57,7 +57,8 @@ def _band(record: RunRecord, stage: StageRun, wanted: Sequence[Wanted], controls
         if points:
             curves.append(Curve(points=points, tone=tone, label=label, marks=True))
     for control in record.stages if controls else ():
-        if CONTROLS.get(control.name) == stage.name and (points := _held_out(record, control, controls or "")):
+        measured = ENDS[control.name][1] in record.evaluations if control.name in CONTROLS else False  # a start alone is no course
+        if measured and CONTROLS[control.name] == stage.name and (points := _held_out(record, control, controls or "")):
             curves.append(Curve(points=points, tone="c6", label=checkpoint_title(ENDS[control.name][1]), marks=True))
     return Band(title=stage.title, steps=float(stage.last_step or 0), curves=tuple(curves))
 

@@ -65,17 +65,22 @@ def test_an_unknown_key_is_refused():
         Condition(kind="level", of="base.x", at_leest=1)
 
 
-def test_the_laptop_claims_are_the_six_and_each_has_a_smallest_effect():
+ZERO = ("accuracy", "majority", "length", "format", "self_check", "mixing")
+LATER = ("cold_start_format", "cold_start_readable", "one_language", "reasoning_rl", "sft_from_base", "drift")
+
+
+def test_the_laptop_claims_are_those_and_each_has_a_smallest_effect():
     claims = read_claims(CLAIMS)
-    assert [claim.name for claim in claims] == ["accuracy", "majority", "length", "format", "self_check", "mixing"]
-    assert all({c.at_least, c.more_than, c.at_most} != {None} for claim in claims for c in claim.conditions)
+    assert tuple(claim.name for claim in claims) == (*ZERO, *LATER)
+    assert all({c.at_least, c.more_than, c.at_most, c.estimate_at_least} != {None} for claim in claims for c in claim.conditions)
     assert [claim.name for claim in claims if not claim.needs_rewards] == ["majority"]
 
 
 def test_nothing_happened_earns_no_claim():
-    names = ("pass@1", "maj@8", "length", "format_ok", "self_check", "one_language")
+    names = ("pass@1", "maj@8", "length", "format_ok", "self_check", "one_language", "readable")
     same = {name: [0.0, 1.0] * 50 for name in names}
-    verdicts = judge(read_claims(CLAIMS), {"base": same, "base_web": same, "zero": same})
+    checkpoints = ("base", "base_web", "zero", "dev1", "dev2", "dev2_no_language", "dev3")
+    verdicts = judge(read_claims(CLAIMS), dict.fromkeys(checkpoints, same))
     assert [verdict.claim.name for verdict in verdicts if verdict.holds] == []
 
 
@@ -85,5 +90,5 @@ def test_a_policy_that_falls_apart_earns_nothing():
     base |= {"self_check": [0.06] * 100, "one_language": [0.87] * 100}
     fallen = {"pass@1": [0.03] * 100, "maj@8": [0.0] * 88 + [1.0] * 12, "length": [50.0] * 100, "format_ok": [0.01] * 100}
     fallen |= {"self_check": [0.28] * 100, "one_language": [0.55] * 100}
-    verdicts = judge(read_claims(CLAIMS), {"base": base, "base_web": base, "zero": fallen})
+    verdicts = judge([claim for claim in read_claims(CLAIMS) if claim.name in ZERO], {"base": base, "base_web": base, "zero": fallen})
     assert [verdict.claim.name for verdict in verdicts if verdict.holds and verdict.claim.needs_rewards] == []

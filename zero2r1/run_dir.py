@@ -120,6 +120,11 @@ class RunDir:
         """One line of ``events.jsonl``, with the time of day."""
         self._append("events.jsonl", {"time": time.strftime("%Y-%m-%dT%H:%M:%S"), "event": event, **details})
 
+    def append_event_once(self, event: str, **details: Any) -> None:
+        """As :meth:`append_event`, where there is none of that name yet: what a continued run does not repeat."""
+        if not any(known["event"] == event for known in self.events()):
+            self.append_event(event, **details)
+
     def _append(self, name: str, value: Mapping[str, Any]) -> None:
         with (self.path / name).open("a", encoding="utf-8") as file:
             file.write(json.dumps(value, ensure_ascii=False) + "\n")
@@ -263,7 +268,7 @@ def _create(file: Path) -> int:
 def _refuse_living(file: Path) -> None:
     holder = _holder(file)
     pid = holder.get("pid")
-    if holder.get("host") == platform.node() and pid != os.getpid() and _alive(pid):
+    if holder.get("host") == platform.node() and pid != os.getpid() and alive(pid):
         raise _taken(file, f" (or remove {file} if process {pid} is another program by now)")
 
 
@@ -334,7 +339,8 @@ def _git(*arguments: str) -> str | None:
     return done.stdout.strip()
 
 
-def _alive(pid: Any) -> bool:
+def alive(pid: Any) -> bool:
+    """Whether a process with this id runs on this machine."""
     if not isinstance(pid, int) or pid <= 0:
         return False
     try:

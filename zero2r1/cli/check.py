@@ -4,24 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-import typer.core
 
-from zero2r1.cli.settings import EXIT_CONFIG, SETTINGS, Algorithm, Files, Json, bundle, set_threads, settings_of
+from zero2r1.cli.settings import EXIT_CONFIG, SETTINGS, Algorithm, Files, Json, RunByDefault, bundle, set_threads, settings_of
 
-
-class CheckGroup(typer.core.TyperGroup):
-    """`check --model=...` checks a run; `check data FILE` and `check reward FILE:FUNCTION` look at one part."""
-
-    def parse_args(self, context: Any, args: list[str]) -> list[str]:
-        if not args or (args[0] not in self.commands and args[0] != "--help"):
-            args = ["run", *args]
-        return super().parse_args(context, args)
-
-
-check = typer.Typer(cls=CheckGroup, no_args_is_help=False, help="Look before training: the run itself, a data set, or a reward function.")
+# `check --model=...` checks a run; `check data FILE` and `check reward FILE:FUNCTION` look at one part.
+check = typer.Typer(cls=RunByDefault, no_args_is_help=False, help="Look before training: the run itself, a data set, or a reward function.")
 
 
 @check.command("run", context_settings=SETTINGS)

@@ -7,21 +7,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-import typer.core
 
-from zero2r1.cli.settings import SETTINGS, Files, Json, Name, Runs, greet, guarded, open_run, settings_of
+from zero2r1.cli.settings import SETTINGS, Files, Json, Name, RunByDefault, Runs, greet, guarded, open_run, settings_of
 
-
-class SampleGroup(typer.core.TyperGroup):
-    """`sample --model=...` samples; `sample review` and `sample decontaminate` work on files of samples."""
-
-    def parse_args(self, context: Any, args: list[str]) -> list[str]:
-        if not args or (args[0] not in self.commands and args[0] != "--help"):
-            args = ["run", *args]
-        return super().parse_args(context, args)
-
-
-sample = typer.Typer(cls=SampleGroup, no_args_is_help=False, help="Make training data: rejection sampling, review, decontamination.")
+# `sample --model=...` samples; `sample review` and `sample decontaminate` work on files of samples.
+sample = typer.Typer(cls=RunByDefault, no_args_is_help=False, help="Make training data: rejection sampling, review, decontamination.")
 review = typer.Typer(no_args_is_help=True, help="Let a person edit, approve or reject samples in a text file.")
 sample.add_typer(review, name="review")
 

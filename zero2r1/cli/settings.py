@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+import typer.core
 
 SETTINGS = {"allow_extra_args": True, "ignore_unknown_options": True}
 Files = Annotated[list[Path] | None, typer.Option("--config", help="YAML file of settings; several are merged left to right.")]
@@ -25,6 +26,15 @@ MAY_CHANGE = (
     "compute.tokens_per_micro_batch", "compute.gradient_checkpointing", "compute.onednn",
 )  # fmt: skip
 """What a resumed run may set anew: nothing that changes what is learnt or how it is measured."""
+
+
+class RunByDefault(typer.core.TyperGroup):
+    """A group whose command `run` is meant where none is named: `check --model=...` is `check run --model=...`."""
+
+    def parse_args(self, context: Any, args: list[str]) -> list[str]:
+        if not args or (args[0] not in self.commands and args[0] != "--help"):
+            args = ["run", *args]
+        return super().parse_args(context, args)
 
 
 def greet(command: str) -> Any:

@@ -61,8 +61,13 @@ class Materials:
 
     def decontaminator(self, files: Sequence[str]) -> Decontaminator:
         """Against the held-out problems and these files of evaluation questions."""
-        items = [item for file in files for item in items_of_file(file)]
-        return Decontaminator([*items_of_problems(self.world.held_out), *items])
+        return decontaminator_of(self.world, files)
+
+
+def decontaminator_of(world: World, files: Sequence[str]) -> Decontaminator:
+    """Against the held-out problems of a world and these files of evaluation questions."""
+    items = [item for file in files for item in items_of_file(file)]
+    return Decontaminator([*items_of_problems(world.held_out), *items])
 
 
 def load_materials(settings: PipelineSettings) -> Materials:
@@ -111,8 +116,7 @@ def _refuse_missing_files(settings: PipelineSettings) -> None:
 
 def _of_files(settings: PipelineSettings, world: World) -> Materials:
     """Training problems from files, without those that overlap with evaluation questions."""
-    items = [item for file in settings.decontaminate for item in items_of_file(file)]
-    decontaminator = Decontaminator([*items_of_problems(world.held_out), *items])
+    decontaminator = decontaminator_of(world, settings.decontaminate)
     found = decontaminator.overlaps([[problem.question] for problem in world.train])
     leaked = tuple(f"{problem.id}: {overlap}" for problem, overlap in zip(world.train, found, strict=True) if overlap is not None)
     clean = tuple(problem for problem, overlap in zip(world.train, found, strict=True) if overlap is None)

@@ -175,8 +175,7 @@ class _Pipeline:
         self._materials = load_materials(settings)  # before anything is touched: a mistake in the recipe must not cost work that is done
         if leaked := self._materials.leaked:
             narrator.say(f"{len(leaked)} training problems overlap with evaluation questions and are left out; events.jsonl names them")
-            if not any(event["event"] == "leaked" for event in run.events()):
-                run.append_event("leaked", problems=list(leaked))
+            run.append_event_once("leaked", problems=list(leaked))
         self._ledger = Ledger.open(run, entries, {"seed": settings.seed, "size": size})
         self._begun = False
         """Whether `start_from` was reached."""

@@ -103,8 +103,7 @@ def informative(work: Work, stage: Stage, problems: Sequence[Problem], rule: Pas
     }
     told = ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in counts.items())
     work.narrator.say(f"pass rates over {rule.samples} answers each: {told}")
-    if not any(event["event"] == "pass_rates" for event in work.run.events()):
-        work.run.append_event("pass_rates", **counts)
+    work.run.append_event_once("pass_rates", **counts)
     if not kept:
         raise ValueError(
             f"pass_rate keeps none of {len(measured)} problems ({counts['never']} never solved, {counts['always']} always). Measure "

@@ -11,7 +11,7 @@ from zero2r1.pipeline.api import heard_of_base, load_world, model_folder
 from zero2r1.pipeline.config import RlSettings, SampleRunSettings, SftStageSettings
 from zero2r1.pipeline.evaluations import keep_evaluation
 from zero2r1.pipeline.ledger import digest_of
-from zero2r1.pipeline.materials import client_of
+from zero2r1.pipeline.materials import client_of, decontaminator_of
 from zero2r1.pipeline.narration import Narrator
 from zero2r1.pipeline.sampling import Work
 from zero2r1.pipeline.selecting import draw_candidates, grade_of, select_from, write_funnel
@@ -23,7 +23,6 @@ from zero2r1.rewards.accuracy import VERIFIERS
 from zero2r1.rewards.judge import Complete
 from zero2r1.run_dir import RunDir
 from zero2r1.samples import write_samples
-from zero2r1.tasks.decontamination import Decontaminator, items_of_file, items_of_problems
 from zero2r1.tasks.dialogues import read_dialogues
 from zero2r1.tracking import open_tracker
 from zero2r1.training.loop import Outcome
@@ -131,12 +130,11 @@ def run_sampling(settings: SampleRunSettings, run: RunDir, *, narrator: Narrator
     )
     complete: Complete | None = None if settings.endpoint is None else client_of(settings.endpoint).complete
     workers = 1 if settings.endpoint is None else settings.endpoint.concurrency
-    items = [item for file in settings.decontaminate for item in items_of_file(file)]
     selection = select_from(
         work,
         sampled,
         grade=grade_of(world, complete, workers=workers, keep_in=work),
-        decontaminator=Decontaminator([*items_of_problems(world.held_out), *items]),
+        decontaminator=decontaminator_of(world, settings.decontaminate),
         settings=settings.selection,
         language_share=world.language_share,
     )

@@ -59,11 +59,6 @@ class StageRun:
             self.narrator.say(f"{purpose.replace('_', ' ')}: {count} problems asked for, {len(found)} there")
         return found
 
-    def record_once(self, event: str, **details: Any) -> None:
-        """An event of the stage that a continued run does not repeat."""
-        if not any(known["event"] == event for known in self.run.events()):
-            self.run.append_event(event, **details)
-
 
 def tune_base(given: StageRun, samples: Sequence[Sample], settings: SftSettings, *, title: str, measure_as: str) -> Path:
     """SFT of the base model on samples; returns the folder of what became of it.
@@ -72,7 +67,7 @@ def tune_base(given: StageRun, samples: Sequence[Sample], settings: SftSettings,
         StageStopped: the run was asked to stop.
     """
     stage = given.load("base", chat=True, cap=settings.max_length, compute=settings.compute)
-    given.record_once("start", model=str(given.inputs["base"]), sha256=given.digests["base"], samples=len(samples))
+    given.run.append_event_once("start", model=str(given.inputs["base"]), sha256=given.digests["base"], samples=len(samples))
     total = -(-len(samples) // settings.batch_size) * settings.epochs
     with given.narrator.panel(title, total, plain_every=50) as show:
         result = run_sft(

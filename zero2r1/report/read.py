@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import re
 from collections.abc import Mapping, Sequence
@@ -26,7 +25,7 @@ from zero2r1.report.values import (
     State,
     checkpoint_title,
 )
-from zero2r1.run_dir import LOCK, RunDir
+from zero2r1.run_dir import LOCK, RunDir, alive
 
 CONTROL_SETTINGS = ("shuffle_rewards", "negate_rewards")
 BOUNDS = ("at_least", "more_than", "at_most", "estimate_at_least")
@@ -106,7 +105,7 @@ def _run_state(files: RunFiles, said: Mapping[str, Any], listed: Sequence[Mappin
     lock = files.object(LOCK)
     if lock.get("host") not in (None, platform.node()):
         return "unknown"
-    return "running" if lock and _alive(lock.get("pid")) else "killed"
+    return "running" if lock and alive(lock.get("pid")) else "killed"
 
 
 def _is_laptop(settings: Any) -> bool:
@@ -114,18 +113,6 @@ def _is_laptop(settings: Any) -> bool:
     if not isinstance(settings, dict):
         return False
     return any(value == "laptop" if key in ("model", "train", "world") else _is_laptop(value) for key, value in settings.items())
-
-
-def _alive(pid: Any) -> bool:
-    if not isinstance(pid, int) or pid <= 0:
-        return False
-    try:
-        os.kill(pid, 0)  # signal 0 only asks
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _state(value: Any) -> State:

@@ -1,4 +1,4 @@
-# make demo   train a base model and R1-Zero on this machine (sets everything up by itself)
+# make demo   all of DeepSeek-R1 on this machine, in 15 minutes (sets everything up by itself)
 # make test   run the tests
 PYTHON ?= python3
 BIN := .venv/bin

@@ -23,8 +23,8 @@ LAYERS: dict[str, int] = {
             "samples",
             "config run_dir tasks rewards models tracking",
             "rollout training checkpoint",
-            "grpo sft reward_models cold_start rejection_sampling eval pretraining panel",
-            "pipeline distill",
+            "grpo sft distill reward_models cold_start rejection_sampling eval pretraining panel",
+            "pipeline",
             "distributed serve dashboard report",
             "cli",
         ]

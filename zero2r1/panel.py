@@ -21,6 +21,10 @@ CURVES = (
     ("length", "completions/mean_length", None),
     ("self-check", "reasoning/self_check", 1.0),
     ("one language", "reasoning/one_language", 1.0),
+    ("helpful", "rewards/helpful/mean", 1.0),
+    ("harmless", "rewards/harmless/mean", 1.0),
+    ("pair accuracy", "accuracy", 1.0),
+    ("reverse KL", "reverse_kl", None),
 )
 
 

@@ -20,7 +20,8 @@ from zero2r1.pipeline.stage_run import StageRun
 from zero2r1.run_dir import RunDir
 from zero2r1.training.loop import Outcome
 
-SECTION = {"zero": "zero", "cold_start": "cold_start", "reasoning_rl": "reasoning_rl", "rejection_sft": "rejection_sft"}
+SECTION = {name: name for name in ("zero", "cold_start", "reasoning_rl", "rejection_sft", "reward_models", "all_scenarios", "distillation")}
+SECTION["student_base"] = "distillation"
 
 
 class Counted:
@@ -34,7 +35,8 @@ class Counted:
     def stages(self) -> list[StageSpec]:
         return [
             StageSpec(
-                name=spec.name, title="", says="", needs=spec.needs, makes=spec.makes, run=self._runner(spec), sections=spec.sections
+                name=spec.name, title="", says="", needs=spec.needs, makes=spec.makes, run=self._runner(spec), sections=spec.sections,
+                left_out=spec.left_out,
             )
             for spec in STAGES
         ]  # fmt: skip
@@ -74,14 +76,23 @@ def go(folder: Path, counted: Counted, wanted: PipelineSettings | None = None, *
     return list(counted.ran)
 
 
-ALL = [name for name in NAMES if name != "no_language"]
+ALL = [spec.name for spec in STAGES if spec.left_out(PipelineSettings()) is None]
+REQUESTS = {"requests": {"train": "laptop"}}
+STUDENT = {"distillation": {"model": "laptop"}}
 
 
 def test_every_stage_runs_once_and_then_nothing_does(tmp_path, counted):
     assert go(tmp_path, counted) == ALL
     assert go(tmp_path, counted) == []
     stages = {stage["name"]: stage for stage in read_ledger(tmp_path)["stages"]}
-    assert stages["no_language"]["status"] == "not run"
+    assert {name: stages[name]["why"] for name in NAMES if name not in ALL} == {
+        "no_language": "no_language: true runs it",
+        "reward_models": "the recipe names no general requests: requests.train",
+        "all_scenarios": "the recipe names no general requests: requests.train",
+        "student_base": "the recipe names no student: distillation.model",
+        "distillation": "the recipe names no student: distillation.model",
+        "student_rl": "the recipe names no student: distillation.model",
+    }
     assert {stages[name]["status"] for name in ALL} == {"done"}
 
 
@@ -96,11 +107,29 @@ def test_every_stage_runs_once_and_then_nothing_does(tmp_path, counted):
         ({"threads": 1}, []),
         ({"zero": {"checkpoint_every": 3, "rollout": {"max_rows": 3}}}, []),
         ({"no_language": True}, ["no_language"]),
+        (STUDENT, ["student_base", "distillation"]),
+        ({**STUDENT, "student_rl": {"run": True}}, ["student_base", "distillation", "student_rl"]),
+        (REQUESTS, ["rejection_sft", "reward_models", "all_scenarios"]),  # stage 3 is measured on the requests, too
     ],
 )
 def test_a_changed_setting_runs_its_stage_and_exactly_those_below(tmp_path, counted, changes, again):
     go(tmp_path, counted)
     assert go(tmp_path, counted, settings(**changes)) == again
+
+
+@pytest.mark.parametrize(
+    ("changes", "again"),
+    [
+        ({"reward_models": {"calls": 6}}, ["reward_models", "all_scenarios"]),
+        ({"all_scenarios": {"steps": 3}}, ["all_scenarios"]),
+        ({"distillation": {"model": "laptop", "sft": {"epochs": 1}}}, ["distillation"]),
+        ({"distillation": {"model": "laptop", "base": {"steps": 3}}}, ["student_base", "distillation"]),
+        ({"rejection_sft": {"problems": 7}}, ["rejection_sft", "reward_models", "all_scenarios", "distillation"]),
+    ],
+)
+def test_in_a_whole_recipe_too(tmp_path, counted, changes, again):
+    go(tmp_path, counted, settings(**REQUESTS, **STUDENT))
+    assert go(tmp_path, counted, settings(**{**REQUESTS, **STUDENT, **changes})) == again
 
 
 def test_what_had_changed_is_said_and_the_old_work_is_kept(tmp_path, counted):
@@ -271,7 +300,7 @@ def test_an_ablation_that_the_recipe_leaves_out_is_not_judged(tmp_path, counted)
     go(tmp_path, counted)
     stages = {stage["name"]: stage["status"] for stage in read_ledger(tmp_path)["stages"]}
     assert stages["no_language"] == "not run"
-    with pytest.raises(ValueError, match="set no_language: true"):
+    with pytest.raises(ValueError, match=r"leaves no_language out \(no_language: true runs it"):
         go(tmp_path, counted, only="no_language")
 
 

@@ -25,6 +25,7 @@ from zero2r1.run_dir import RunDir
 from zero2r1.sft.config import SftSettings
 from zero2r1.sft.trainer import SftTrainer
 from zero2r1.tasks.laptop.problems import problems
+from zero2r1.tasks.laptop.requests import general_samples
 from zero2r1.tasks.laptop.solver import solve
 from zero2r1.types import Message
 
@@ -34,6 +35,7 @@ RL: dict[str, Any] = {
     "optimizer": {"learning_rate": 1e-4},
 }  # fmt: skip
 SFT: dict[str, Any] = {"batch_size": 8, "packing": True, "max_length": 256, "optimizer": {"learning_rate": 1e-3}, "checkpoint_every": 1}
+RM: dict[str, Any] = {"batch_size": 4, "max_length": 128, "optimizer": {"learning_rate": 1e-3}, "checkpoint_every": 2}
 TOY: dict[str, Any] = {
     "evaluation": {"problems": 6, "samples": 2, "probes": 0, "max_new_tokens": 60},
     "zero": RL,
@@ -48,6 +50,16 @@ TOY: dict[str, Any] = {
     "rejection_sft": {
         "problems": 24, "sample": {"samples": 4, "max_new_tokens": 60, "chunk": 6}, "judged": 0.25, "judge_noise": 0.1, "sft": SFT,
     },
+    "requests": {"train": "laptop"},
+    "reward_models": {
+        "helpful_requests": 24, "harmful_requests": 6, "pairs_per_request": 3, "sample": {"samples": 4, "max_new_tokens": 40, "chunk": 6}, "min_gap": 0.0,
+        "judge_noise": 0.1, "helpful": RM, "safety": RM,
+    },
+    "all_scenarios": {
+        **RL, "rollout": {**ROLLOUT, "prompts_per_rollout": 4, "temperature": 0.7}, "problems": 24,
+        "general": {"shares": {"reasoning": 2, "helpful": 1, "harmless": 1}, "from_step": 1, "held_out": 4},
+    },
+    "student_rl": {**RL, "run": True},
 }  # fmt: skip
 
 
@@ -64,6 +76,7 @@ def make_base(folder: Path) -> None:
         for one in (stage, chat):
             answer = Message(role="assistant", content=summary, reasoning_content=thinking)
             examples.append(one.example((*problem.messages, answer)))
+    examples += [chat.example(sample.dialogue) for sample in general_samples(80, seed=5)]
     settings = SftSettings.model_validate({**SFT, "epochs": 14, "batch_size": 16, "optimizer": {"learning_rate": 6e-3, "warmup_steps": 5}})
     settings = settings.model_copy(update={"checkpoint_every": 10_000})
     run = RunDir.start(folder.parent / "base_run", command=[], config="", seed=0)
@@ -73,12 +86,13 @@ def make_base(folder: Path) -> None:
 
 
 def toy_settings(base: Path, **changes: Any) -> PipelineSettings:
-    return PipelineSettings.model_validate({**TOY, "model": str(base), **changes})
+    student = {"model": str(base), "sft": {**SFT, "epochs": 1}}  # the same small model: what is tested is that it is trained at all
+    return PipelineSettings.model_validate({**TOY, "model": str(base), "distillation": student, **changes})
 
 
 def digests(folder: Path) -> dict[str, str]:
     """SHA-256 of everything a run has learnt, sampled and measured; times of day and seconds are left out."""
-    kinds = ("samples/**/*.jsonl", "samples/*.json", "evals/*.json", "checkpoints/step_*/model/*")
+    kinds = ("samples/**/*.jsonl", "samples/*.json", "**/evals/*.json", "general/*.json", "**/checkpoints/step_*/model/*", "*/model/*")
     files = sorted(file for stage in folder.glob("stages/[0-9]*") for kind in kinds for file in stage.glob(kind))
     return {str(file.relative_to(folder)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 

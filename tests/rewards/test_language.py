@@ -77,7 +77,7 @@ def test_what_is_a_word(text, counts):
         "答 `sorted(nums)` 和 `left`",
         "答\n```python\nfor item in items:\n    total += item  # add the item\n```\n答",
         "答 $\\text{cm}$, $\\mathrm{area} = \\pi r^2$, \\(ab + bc\\), \\[\\int f dx dy dz\\], \\begin{aligned} x &= 2 \\end{aligned}",
-        "答 \\boxed{\\frac{1}{2}} &nbsp; <br/> <|end|> <a href=\"page\">",
+        '答 \\boxed{\\frac{1}{2}} &nbsp; <br/> <|end|> <a href="page">',
         "答 me@example.org www.example.org https://example.org/page",
         "答 is_prime(n) maxValue a_1 dp[i]",
     ],

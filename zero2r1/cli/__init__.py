@@ -12,6 +12,7 @@ import typer
 
 from zero2r1 import process
 from zero2r1.cli.check import check
+from zero2r1.cli.distill import distill
 from zero2r1.cli.sample import sample
 from zero2r1.cli.settings import (
     EXIT_CONFIG,
@@ -38,6 +39,7 @@ app.add_typer(train, name="train")
 app.add_typer(check, name="check")
 app.add_typer(sample, name="sample")
 app.add_typer(config, name="config")
+app.command("distill", context_settings=SETTINGS)(distill)
 
 From = Annotated[str | None, typer.Option("--from", help="Run this stage and all below it again.")]
 Only = Annotated[str | None, typer.Option("--only", help="Run this stage alone.")]
@@ -47,11 +49,11 @@ Size = Annotated[str, typer.Option(help="short, standard, long, or auto: what a 
 @app.command(context_settings=SETTINGS)
 def demo(
     context: typer.Context,
-    minutes: Annotated[int, typer.Option(help="13: the whole story. 3: the same path, too short to judge. 60: with the ablation.")] = 13,
+    minutes: Annotated[int, typer.Option(help="15: the whole story. 3: the same path, too short to judge. 60: with controls.")] = 15,
     runs: Runs = Path("runs"),
     name: Name = None,
 ) -> None:
-    """Base, R1-Zero, cold start, reasoning RL and rejection sampling, without GPU, account or download. Settings as --a.b=c."""
+    """All of DeepSeek-R1, from a base model to a distilled student, without GPU, account or download. Settings as --a.b=c."""
     console = greet("demo")
     from zero2r1.pipeline.demo import SIZE_OF_MINUTES, recipe_of_size, run_demo
     from zero2r1.pipeline.recipe import PipelineSettings
@@ -73,7 +75,7 @@ def pipeline(
     start_from: From = None,
     only: Only = None,
     size: Size = "standard",
-    minutes: Annotated[int, typer.Option(help="What --size auto may take.")] = 13,
+    minutes: Annotated[int, typer.Option(help="What --size auto may take.")] = 15,
     runs: Runs = Path("runs"),
     name: Name = None,
 ) -> None:
@@ -184,17 +186,19 @@ def show(
         typer.echo("")
 
 
-Of = Annotated[str, typer.Option(help="Whose settings: zero, sft, rl, sample or pipeline.")]
+Of = Annotated[str, typer.Option(help="Whose settings: zero, sft, rl, rm, sample, distill or pipeline.")]
 
 
 def _known(of: str) -> Any:
     """The settings model of a command."""
     from zero2r1.pipeline import config as single
+    from zero2r1.pipeline.distill_config import DistillSettings
     from zero2r1.pipeline.recipe import PipelineSettings
+    from zero2r1.pipeline.reward_config import RewardModelRunSettings
 
     models = {
-        "zero": single.ZeroSettings, "sft": single.SftStageSettings, "rl": single.RlSettings, "sample": single.SampleRunSettings,
-        "pipeline": PipelineSettings,
+        "zero": single.ZeroSettings, "sft": single.SftStageSettings, "rl": single.RlSettings, "rm": RewardModelRunSettings,
+        "sample": single.SampleRunSettings, "distill": DistillSettings, "pipeline": PipelineSettings,
     }  # fmt: skip
     if of not in models:
         raise ValueError(f"--of {of} is not known; choose one of {', '.join(models)}")

@@ -72,3 +72,19 @@ def train_rl(
     resolved = settings_of(RlSettings, context, files or [], presets=bundle(algorithm))
     run, text = open_run(runs, name, "rl", resolved, console)
     guarded(run, lambda stop: run_stage(resolved.settings, run, console=console, should_stop=stop), text)
+
+
+@train.command("rm", context_settings=SETTINGS)
+def train_rm(context: typer.Context, files: Files = None, runs: Runs = Path("runs"), name: Name = None) -> None:
+    """A reward model: --model FOLDER --data.train PAIRS.jsonl --kind preference, or labelled responses and --kind safety.
+
+    Held out are a tenth of the prompts, or --data.held_out FILE.
+    """
+    console = greet("train rm")
+    from zero2r1.pipeline.narration import Narrator
+    from zero2r1.pipeline.reward_config import RewardModelRunSettings
+    from zero2r1.pipeline.reward_training import run_reward_model
+
+    resolved = settings_of(RewardModelRunSettings, context, files or [])
+    run, text = open_run(runs, name, "rm", resolved, console)
+    guarded(run, lambda stop: run_reward_model(resolved.settings, run, narrator=Narrator(console), should_stop=stop), text)

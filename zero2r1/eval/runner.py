@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import fmean
 from typing import Any
 
@@ -34,12 +34,17 @@ class Answer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvalResult:
-    """Answers to every problem, k each. ``arrays`` has one value per problem for every statistic a claim may use."""
+    """Answers to every problem, k each. ``arrays`` has one value per problem for every statistic a claim may use; see
+    :meth:`with_arrays` for statistics of other items."""
 
     name: str
     problems: tuple[Problem, ...]
     answers: tuple[tuple[Answer, ...], ...]
     arrays: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+
+    def with_arrays(self, arrays: Mapping[str, Sequence[float]]) -> EvalResult:
+        """The same with further statistics, which may be about other items than the problems."""
+        return replace(self, arrays={**self.arrays, **{name: tuple(values) for name, values in arrays.items()}})
 
     def figures(self) -> dict[str, float]:
         """Mean and standard error (over problems) of every statistic, lengths by outcome, and what could not be graded."""

@@ -69,6 +69,17 @@ class ConvergenceSettings(Settings):
     patience: int = Field(20, ge=1)  # steps in a row for which the gain has to be smaller
 
 
+class MonitorSettings(Settings):
+    """Notice when a learnt score is hacked: it rises while a benchmark of rules falls (:func:`zero2r1.grpo.monitor.find_hacking`)."""
+
+    score: str = "rewards/helpful/mean"  # columns of metrics.jsonl
+    benchmark: str = "rewards/accuracy/mean"
+    window: int = Field(50, ge=1)  # steps at the beginning and at the end that are compared; the paper shows the effect, no rule
+    min_rise: float = Field(0.05, ge=0)
+    min_fall: float = Field(0.05, ge=0)
+    action: Literal["warn", "stop"] = "warn"
+
+
 class TrainSettings(Settings):
     """Everything the GRPO trainer needs."""
 
@@ -79,6 +90,7 @@ class TrainSettings(Settings):
     optimizer: OptimizerSettings = OptimizerSettings()
     compute: ComputeSettings = ComputeSettings()
     convergence: ConvergenceSettings | None = None  # none: all steps are taken
+    monitor: MonitorSettings | None = None
     evaluate_every: int | None = Field(100, ge=1)
     checkpoint_every: int = Field(100, ge=1)
     keep_checkpoints: int = Field(3, ge=1)

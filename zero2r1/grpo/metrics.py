@@ -10,7 +10,8 @@ from zero2r1.grpo.batches import ScoredGroup
 from zero2r1.types import Rollout
 
 Description = Mapping[str, float]
-"""Numbers about one completion beside its reward: ``{"format_ok": 1.0, "reflection_words": 2.0}``."""
+"""Numbers about one completion beside its reward: ``{"format_ok": 1.0, "reflection_words": 2.0}``. They are reported under
+``reasoning/``, those that name a group of their own (``general/helpful``) under that; not all completions need have the same."""
 
 
 def rollout_metrics(groups: Sequence[ScoredGroup], descriptions: Sequence[Sequence[Description]]) -> dict[str, float]:
@@ -30,6 +31,7 @@ def rollout_metrics(groups: Sequence[ScoredGroup], descriptions: Sequence[Sequen
         "frac_all_wrong": fmean(_all_at(scored, 0.0) for scored in groups),
         "frac_ungraded": 1 - len(graded) / len(rollouts),
         "num_tokens": float(sum(lengths)),
+        "num_prompt_tokens": float(sum(len(scored.group.rollouts[0].prompt_ids) for scored in groups)),
     }
     if ended:
         metrics["completions/mean_terminated_length"] = fmean(ended)
@@ -38,8 +40,9 @@ def rollout_metrics(groups: Sequence[ScoredGroup], descriptions: Sequence[Sequen
         metrics["reward_std"] = fmean(pstdev(group) for group in values if group)
     metrics |= _component_metrics(rollouts) | _domain_metrics(groups)
     flat = [description for group in descriptions for description in group]
-    for name in flat[0] if flat else ():
-        metrics[f"reasoning/{name}"] = fmean(description[name] for description in flat)
+    for name in dict.fromkeys(name for description in flat for name in description):
+        key = name if "/" in name else f"reasoning/{name}"
+        metrics[key] = fmean(description[name] for description in flat if name in description)
     return metrics
 
 

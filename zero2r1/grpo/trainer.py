@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Any
 from zero2r1.checkpoint import load_latest, load_optimizer_tensors, load_weights, optimizer_tensors, save_checkpoint
 from zero2r1.grpo.batches import ScoredGroup, cut_by_question, score_group, training_samples
 from zero2r1.grpo.config import TrainSettings
-from zero2r1.grpo.convergence import converged
 from zero2r1.grpo.metrics import Description, rollout_metrics, rollout_rows
 from zero2r1.grpo.sampling import EncodePrompt, questions_of_rollout, sample_groups
 from zero2r1.grpo.update import FixedPack, UpdateStats, fix_logprobs, policy_update
+from zero2r1.grpo.watch import Watch
 from zero2r1.models.loading import checkpoint_activations
 from zero2r1.rollout.engine import Engine, SamplingParams
 from zero2r1.seeds import derive_seed
@@ -46,6 +46,8 @@ class Environment:
     grader: Grader
     stop_token_ids: tuple[int, ...]
     describe: Describe = lambda problem, completion: {}
+    questions: Callable[[int], Sequence[Problem]] | None = None
+    """The problems of rollout number n, as many as the settings say; passes over ``problems`` in an order of the seed if left out."""
 
 
 class GrpoTrainer:
@@ -87,7 +89,7 @@ class GrpoTrainer:
         self._optimizer = build_adamw(policy, learning_rate=opt.learning_rate, betas=opt.betas, weight_decay=opt.weight_decay)
         self.step = 0
         self._dead_steps = self._nonfinite_steps = 0
-        self._history: list[float] = []  # of the figure that decides on convergence, as far back as it looks
+        self._watch = Watch(settings.convergence, settings.monitor)
 
     def train(self) -> Outcome:
         """Run to ``settings.steps`` or to convergence, or until asked to stop. Resumes by itself.
@@ -112,9 +114,7 @@ class GrpoTrainer:
         return Outcome.DONE
 
     def _finished(self) -> bool:
-        rule = self._settings.convergence
-        done = rule is not None and converged(self._history, window=rule.window, min_gain=rule.min_gain, patience=rule.patience)
-        return done or self.step >= self._settings.steps
+        return self._watch.converged or self.step >= self._settings.steps
 
     def _crossed(self, before: int, every: int | None) -> bool:
         return every is not None and self.step // every > before // every
@@ -124,7 +124,10 @@ class GrpoTrainer:
         settings, environment = self._settings, self._environment
         began = time.monotonic()
         number = self.step // settings.grpo.mini_batches
-        problems = questions_of_rollout(environment.problems, number, settings.rollout.prompts_per_rollout, seed=settings.seed)
+        if environment.questions is not None:
+            problems = list(environment.questions(number))
+        else:
+            problems = questions_of_rollout(environment.problems, number, settings.rollout.prompts_per_rollout, seed=settings.seed)
         cap = settings.rollout.cap_at(self.step)
         groups, grading = sample_groups(
             self._engine,
@@ -198,24 +201,14 @@ class GrpoTrainer:
             "tokens_per_s": metrics["num_tokens"] / max(seconds, 1e-9),
             **{f"timing_s/{name}": value for name, value in timings.items()},
         }
-        self._remember(row)
+        self._watch.add(row, self.step)
         self._run.append_metrics(row)
         self._run.write_rollouts(self.step, rollout_rows(self.step, groups, described))
         self._hooks.on_step(row)
 
-    def _remember(self, row: Mapping[str, Any]) -> None:
-        rule = self._settings.convergence
-        if rule is None:
-            return
-        if rule.figure not in row:
-            # A step in which nothing could be graded has no such figure; a first step without it means there never will be one.
-            if self.step == 1:
-                raise ValueError(f"convergence.figure is {rule.figure}, which this run does not measure. It has: {', '.join(sorted(row))}")
-            return
-        self._history = [*self._history, float(row[rule.figure])][-(2 * rule.window + rule.patience - 1) :]
-
     def _guard(self, groups: Sequence[ScoredGroup], stats: UpdateStats) -> None:
         settings = self._settings
+        self._guard_against_hacking()
         self._dead_steps = 0 if any(scored.has_signal for scored in groups) else self._dead_steps + 1
         self._nonfinite_steps = 0 if stats.applied else self._nonfinite_steps + 1
         if self._nonfinite_steps >= settings.stop_after_nonfinite_steps:
@@ -233,6 +226,19 @@ class GrpoTrainer:
                 "Otherwise the questions are too hard or too easy for this model, or rollout.group_size is too small."
             )
 
+    def _guard_against_hacking(self) -> None:
+        monitor, found = self._settings.monitor, self._watch.hacking()
+        if monitor is None or found is None:
+            return
+        said = f"{monitor.score} rose by {found.rise:.3f} and {monitor.benchmark} fell by {found.fall:.3f}, up to step {self.step}"
+        self._run.append_event("hacking", step=self.step, rise=found.rise, fall=found.fall, action=monitor.action, why=said)
+        self._hooks.on_warning(f"W330 hacking: {said}. The score is being pleased, not what it stands for")
+        if monitor.action == "stop":
+            raise TrainingHalted(
+                f"W330 hacking: {said}. Use an earlier checkpoint, give the score fewer steps or less weight, or a better model behind it; "
+                "to go on and only be warned, set monitor.action: warn"
+            )
+
     def _save(self) -> None:
         tensors, optimizer_state = optimizer_tensors(self._optimizer, self._policy)
         if self._reference is not None:
@@ -242,7 +248,7 @@ class GrpoTrainer:
             "optimizer": optimizer_state,
             "dead_steps": self._dead_steps,
             "nonfinite_steps": self._nonfinite_steps,
-            "history": self._history,
+            "watch": self._watch.state,
         }
         save_checkpoint(
             self._checkpoints,
@@ -267,6 +273,6 @@ class GrpoTrainer:
         load_optimizer_tensors(self._optimizer, self._policy, tensors, found.state["optimizer"])
         self.step = found.state["step"]
         self._dead_steps, self._nonfinite_steps = found.state["dead_steps"], found.state["nonfinite_steps"]
-        self._history = found.state["history"]
+        self._watch.state = found.state["watch"]
         self._run.truncate_after(self.step)
         self._run.append_event("resumed", step=self.step)

@@ -123,6 +123,21 @@ class PassRateSettings(Settings):
     chunk: int = Field(64, ge=1)  # problems at a time: what a killed run does again
 
 
+class GeneralRlSettings(Settings):
+    """General requests among the reasoning problems of RL (section 2.3.4): how many, from when on, and what they are rewarded for.
+
+    R = R_reasoning + R_general + R_language; a term is absent where the prompt is not of its kind (supplement, equations 8 to 10).
+    """
+
+    shares: dict[Literal["reasoning", "helpful", "harmless"], float] = {"reasoning": 0.7, "helpful": 0.25, "harmless": 0.05}  # not stated
+    from_step: int = Field(1_300, ge=0)  # "only in the last 400 steps" of 1,700: more of a learnt reward was hacked
+    # Scores are put on a scale of 0 to 1 first: helpful is sigmoid((score - mean) / std) by the reference answers, harmless P(safe).
+    weights: dict[Literal["helpful", "harmless", "format", "language"], float] = {
+        "helpful": 1.0, "harmless": 1.0, "format": 1.0, "language": 1.0,
+    }  # fmt: skip
+    held_out: int = Field(256, ge=2)  # requests of each set that are asked before and after
+
+
 class ZeroSettings(TrainSettings):
     """Everything ``train zero`` and ``demo`` know."""
 

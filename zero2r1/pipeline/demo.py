@@ -23,11 +23,11 @@ from zero2r1.run_dir import RunDir
 from zero2r1.training.loop import Outcome
 
 SIZES = ("short", "standard", "long")
-SIZE_OF_MINUTES: Mapping[int, str] = {3: "short", 13: "standard", 60: "long"}
+SIZE_OF_MINUTES: Mapping[int, str] = {3: "short", 15: "standard", 60: "long"}
 PROBE_STEPS, REFERENCE_STEP_S = 3, 0.28
 """Steps of base training that the probe takes, and what one takes on the machine whose minutes the recipes state."""
-CHECKPOINTS = ("base", "base_web", "zero", "dev1", "dev2", "dev2_no_language", "dev3")
-COLUMNS = ("pass@1", "maj@", "length", "format_ok", "self_check", "one_language", "readable")
+CHECKPOINTS = ("base", "base_web", "zero", "dev1", "dev2", "dev2_no_language", "dev3", "r1", "student_base", "distilled", "student_rl")
+COLUMNS = ("pass@1", "maj@", "length", "format_ok", "self_check", "one_language", "readable", "helpful", "harmless")
 """Statistics of the table of checkpoints; ``maj@`` with however many answers were drawn."""
 
 
@@ -123,8 +123,8 @@ def run_demo(settings: PipelineSettings, run: RunDir, *, console: Console, size:
     if settings.evaluation.samples != 8:
         raise ValueError(f"the demo's claims are about 8 answers to every problem; evaluation.samples is {settings.evaluation.samples}")
     console.print(
-        "base -> R1-Zero -> cold start -> reasoning RL -> rejection sampling: the stages of DeepSeek-R1 on a model of 0.9 M parameters\n"
-        "that learns a small bilingual world of arithmetic, stories, code, counting and search."
+        "base -> R1-Zero -> cold start -> reasoning RL -> rejection sampling -> RL for all scenarios, and a student distilled: all of\n"
+        "DeepSeek-R1 on a model of 0.9 M parameters that learns a small bilingual world of arithmetic, stories, code, counting and search."
         + ("\nThis short form takes the whole path with a fraction of the training: too little for most of it." if size == "short" else ""),
         highlight=False,
     )
@@ -180,7 +180,9 @@ def what_to_distrust(figures: Mapping[str, Mapping[str, float]]) -> list[str]:
         "The corpus holds careful and self-checking documents, more of them in two languages than in one; RL selects and places what is "
         "there.",
         "The cold start learns from a solver of this world beside R1-Zero's own outputs, and its reviewer is a script.",
-        "The judge of stage 3 knows the answers and errs on purpose in one verdict of ten.",
+        "The judges know the answers and err on purpose in one verdict of ten.",
+        "The general data of stage 3 are bad on purpose: less than half of the answers are good, and harmful requests are often complied "
+        "with. That is the room that stage 4 has; helpfulness and harmlessness are measured by rule, not by the reward models.",
     ]
     if {"base", "base_web", "zero"} <= set(figures):
         base, web, zero = (figures[name] for name in ("base", "base_web", "zero"))

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import random
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from zero2r1.cold_start.review import Reviewed, Reviewer
+from zero2r1.cold_start.review import Reviewer
 from zero2r1.pipeline.api import load_world
 from zero2r1.pipeline.config import EndpointSettings, claims_file
-from zero2r1.pipeline.laptop import verify
+from zero2r1.pipeline.laptop import HELD_OUT_SEED
+from zero2r1.pipeline.laptop_people import laptop_judge, laptop_preference_judge, scripted_reviewer
 from zero2r1.pipeline.recipe import PipelineSettings
+from zero2r1.pipeline.scenarios import SETS, GeneralRequests
 from zero2r1.pipeline.world import World
 from zero2r1.rewards.judge import Complete
 from zero2r1.rollout.openai_engine import ChatParams, OpenAIClient
@@ -22,14 +23,12 @@ from zero2r1.seeds import derive_seed
 from zero2r1.tasks.decontamination import Decontaminator, items_of_file, items_of_problems
 from zero2r1.tasks.dialogues import dialogue_of
 from zero2r1.tasks.files import refuse_rows, rows_of
-from zero2r1.tasks.laptop.general import general_samples
 from zero2r1.tasks.laptop.problems import problems as laptop_problems
-from zero2r1.tasks.laptop.solver import edited, solve, summary_of
+from zero2r1.tasks.laptop.requests import HARMLESS, HELPFUL, general_samples, harmless, helpfulness, request_problems
+from zero2r1.tasks.laptop.solver import solve
 from zero2r1.tasks.mixture import check_shares
-from zero2r1.template import parse_response
-from zero2r1.types import Problem
+from zero2r1.types import Message, Problem
 
-_FENCED = re.compile(r"<<< (\w+) (\w+) opens >>>\n(.*?)\n<<< \1 \2 closes >>>", re.DOTALL)
 JUDGED = "judge"
 """The verifier of problems that no rule can check."""
 
@@ -53,6 +52,10 @@ class Materials:
     reviewer: Reviewer | None = None
     judge: Callable[[float], Complete] | None = None
     """Share of verdicts to turn around -> a judge that needs no endpoint."""
+    requests: GeneralRequests | None = None
+    """What reward models and RL for all scenarios are about; ``None`` where the recipe names none."""
+    preference_judge: Callable[[float, Sequence[Problem]], Complete] | None = None
+    """(share of verdicts to turn around, requests) -> a judge of which of two answers to one of these requests is better."""
 
     @property
     def chat_world(self) -> World:
@@ -81,6 +84,7 @@ def load_materials(settings: PipelineSettings) -> Materials:
     if not laptop:
         _refuse_laptop_parts(settings)
     _refuse_missing_files(settings)
+    _refuse_missing_judges(settings)
     world = load_world(settings.rl_settings(settings.zero))
     check_shares({problem.domain for problem in world.train}, settings.reasoning_rl.mixture)
     return _of_the_laptop(settings, world) if laptop else _of_files(settings, world)
@@ -94,6 +98,8 @@ def _refuse_laptop_parts(settings: PipelineSettings) -> None:
         "rejection_sft.general.source: laptop": settings.rejection_sft.general.source == "laptop",
         "rejection_sft.judged": settings.rejection_sft.judged,
         "rejection_sft.judge_noise": settings.rejection_sft.judge_noise,
+        "requests.train: laptop": settings.requests.train == "laptop",
+        "reward_models.judge_noise": settings.reward_models.judge_noise,
     }
     if wrong := [name for name, given in only_there.items() if given]:
         raise ValueError(f"{', '.join(wrong)}: only the laptop world has that; data.train is {settings.data.train}")
@@ -108,10 +114,27 @@ def _refuse_missing_files(settings: PipelineSettings) -> None:
     named |= {
         "cold_start.examples": settings.cold_start.examples or "",
         "rejection_sft.general.source": "" if general == "laptop" else general,
+        "requests.train": "" if settings.requests.train == "laptop" else settings.requests.train or "",
+        "requests.held_out": settings.requests.held_out or "",
+        "reward_models.pairs": settings.reward_models.pairs or "",
+        "reward_models.labels": settings.reward_models.labels or "",
     }
     for option, name in named.items():
         if name and not Path(name).is_file() and (Path(name).suffix or len(Path(name).parts) != 2):
             raise ValueError(f"{option} names {name}, and there is no such file")
+
+
+def _refuse_missing_judges(settings: PipelineSettings) -> None:
+    """Reward models need somebody who compares and labels answers; only the laptop world has such people of its own."""
+    models = settings.reward_models
+    if settings.requests.train in (None, "laptop"):
+        return
+    if models.pairs is None and models.endpoint is None:
+        raise ValueError(
+            "nobody is there to compare answers: name a file of pairs, reward_models.pairs, or a judge, reward_models.endpoint"
+        )
+    if models.labels is None:
+        raise ValueError("nobody labels answers as safe or unsafe: name a file of labels, reward_models.labels")
 
 
 def _of_files(settings: PipelineSettings, world: World) -> Materials:
@@ -128,7 +151,14 @@ def _of_files(settings: PipelineSettings, world: World) -> Materials:
         return order[:count]
 
     world = dataclasses.replace(world, train=clean)
-    return Materials(world=world, problems=some, general=general_of_file, highlight=r"\boxed{{}}", leaked=leaked)
+    return Materials(
+        world=world,
+        problems=some,
+        general=general_of_file,
+        highlight=r"\boxed{{}}",
+        leaked=leaked,
+        requests=_requests_of_files(settings, decontaminator),
+    )
 
 
 def _of_the_laptop(settings: PipelineSettings, world: World) -> Materials:
@@ -146,44 +176,75 @@ def _of_the_laptop(settings: PipelineSettings, world: World) -> Materials:
         solve=lambda problem: solve(problem, seed=seed),
         reviewer=scripted_reviewer,
         judge=lambda noise: laptop_judge(noise, seed=seed),
+        requests=_laptop_requests(seed) if settings.requests.train == "laptop" else _requests_of_files(settings, None),
+        preference_judge=lambda noise, requests: laptop_preference_judge(noise, requests, seed=seed),
     )
 
 
-def scripted_reviewer(sample: Sample) -> Reviewed:
-    """The editor of the laptop world: every thought begins in the first person, every summary is one sentence with the answer in it."""
-    answer = parse_response(sample.summary).answer
-    if answer is None or sample.thinking is None:
-        return Reviewed(decision="reject", reason="no answer is highlighted")
-    language = sample.problem.language
-    thinking, summary = edited(sample.thinking, language), summary_of(answer, language)
-    if (thinking, summary) == (sample.thinking, sample.summary):
-        return Reviewed(decision="approve")
-    return Reviewed(decision="edit", reason="opening and summary", thinking=thinking, summary=summary)
+def _laptop_requests(seed: int) -> GeneralRequests:
+    def answered_well(problem: Problem, text: str) -> float:
+        return float(helpfulness(problem, text) == 1.0)
+
+    return GeneralRequests(
+        train=lambda name, count: request_problems(name, count, held_out=False, seed=seed),
+        held_out=lambda name, count: request_problems(name, count, held_out=True, seed=HELD_OUT_SEED),
+        rules={HELPFUL: answered_well, HARMLESS: lambda problem, text: float(harmless(text))},
+    )
 
 
-def laptop_judge(noise: float, *, seed: int) -> Complete:
-    """A judge who knows the laptop world and errs in a ``noise`` share of its verdicts, the same ones every time.
+def _requests_of_files(settings: PipelineSettings, decontaminator: Decontaminator | None) -> GeneralRequests | None:
+    """General requests of files; those to learn from must not be among those that are measured, nor among evaluation questions."""
+    named = settings.requests
+    if named.train is None:
+        return None
+    held_out = [] if named.held_out is None else read_requests(Path(named.held_out), split="test")
+    measured = {" ".join(request.question.split()) for request in held_out}
+    found = [request for request in read_requests(Path(named.train), split="train") if " ".join(request.question.split()) not in measured]
+    if decontaminator is not None:
+        overlaps = decontaminator.overlaps([[request.question] for request in found])
+        found = [request for request, overlap in zip(found, overlaps, strict=True) if overlap is None]
 
-    It reads question and answer from the judge's prompt, as a model would, and replies as one.
+    def some(requests: Sequence[Problem], purpose: str) -> Callable[[str, int], list[Problem]]:
+        def draw(name: str, count: int) -> list[Problem]:
+            chosen = [request for request in requests if request.verifier == name]
+            return random.Random(derive_seed(settings.seed, purpose, name)).sample(chosen, min(count, len(chosen)))
+
+        return draw
+
+    return GeneralRequests(train=some(found, "requests"), held_out=some(held_out, "held_out_requests"))
+
+
+def read_requests(path: Path, *, split: str) -> list[Problem]:
+    """General requests of a file: ``prompt`` (a text or messages), ``set`` (helpful, if left out, or harmless), ``domain``, ``language``.
+
+    Raises:
+        ValueError: no such file, or rows that cannot be used.
     """
-
-    def complete(prompt: str) -> str:
-        texts = {name: text for name, _, text in _FENCED.findall(prompt)}
-        right = _right(texts["question"], texts["reference"], texts["answer"])
-        errs = derive_seed(seed, "judge", texts["question"], texts["answer"]) / 2**63 < noise
-        verdict = "correct" if right != errs else "incorrect"
-        return f'{{"analysis": "The final answer was held against the reference.", "verdict": "{verdict}"}}'
-
-    return complete
-
-
-def _right(question: str, reference: str, answer: str) -> bool:
-    parsed = parse_response(answer).answer
-    words = question.split()
-    numbers = [int(word) for word in words if word.isdigit()]
-    # Only a search for two numbers has a reference of two; its sum is the first number of the question, the list the others.
-    pair = {"task": "pair", "total": numbers[0], "numbers": numbers[1:]} if "," in reference else {"task": "other"}
-    return verify(parsed if parsed is not None else answer.strip(), {"answer": reference, **pair}).correct is True
+    found: list[Problem] = []
+    faults: list[str] = []
+    for index, (place, row) in enumerate(rows_of(path)):
+        asked, name = row.get("prompt") or row.get("question"), row.get("set", SETS[0])
+        if name not in SETS:
+            faults.append(f"{place}: set is {name!r}; it says helpful or harmless")
+        elif not asked:
+            faults.append(f"{place}: no prompt; found {', '.join(row)}")
+        else:
+            messages = None if isinstance(asked, str) else tuple(Message(role=m["role"], content=m["content"]) for m in asked)
+            found.append(
+                Problem(
+                    id=str(row.get("id") or f"{path.stem}/{index}"),
+                    prompt=str(asked) if messages is None else messages,
+                    answer=None,
+                    verifier=str(name),
+                    domain=str(row.get("domain") or row.get("category") or "general"),
+                    language=str(row.get("language") or ""),
+                    source=path.stem,
+                    licence=str(row.get("licence") or row.get("license") or "unknown"),
+                    split=split,
+                )
+            )
+    refuse_rows(faults, len(faults) + len(found), path)
+    return found
 
 
 def general_of_file(source: str, count: int) -> list[Sample]:

@@ -7,19 +7,21 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from zero2r1.config import Settings
-from zero2r1.grpo.config import TrainSettings
+from zero2r1.grpo.config import MonitorSettings, RolloutSettings, TrainSettings
 from zero2r1.pipeline.config import (
     REASONING_REWARD,
     BaseSettings,
     DataSettings,
     EndpointSettings,
     EvaluationSettings,
+    GeneralRlSettings,
     PassRateSettings,
     RewardSettings,
     SampleSettings,
     Share,
     ZeroSettings,
 )
+from zero2r1.reward_models.config import RewardModelSettings
 from zero2r1.rewards.config import ReadabilitySettings, RejectionSettings
 from zero2r1.sft.config import SftSettings
 
@@ -94,14 +96,86 @@ class RejectionSftSettings(Settings):
         return self
 
 
+class RequestSettings(Settings):
+    """General requests: what reward models and RL for all scenarios are about. Without them these two stages are left out."""
+
+    train: str | None = None  # `laptop`, or a file of requests; its column `set` says helpful (if left out) or harmless
+    held_out: str | None = None  # asked in evaluation only; the laptop world has its own
+
+
+class HelpfulModelSettings(RewardModelSettings):
+    """The model of helpfulness: from pairs of answers, it reads the summary alone."""
+
+    kind: Literal["preference"] = "preference"
+
+
+class SafetyModelSettings(RewardModelSettings):
+    """The model of harmlessness: from answers that are labelled safe or unsafe, it reads the whole response."""
+
+    kind: Literal["safety"] = "safety"
+
+
+class RewardModelsSettings(Settings):
+    """The reward models of stage 4 (section 2.3.4): pairs and labels from files, or made from answers of the stage-3 model by a judge."""
+
+    pairs: str | None = None  # a file of preferences, in TRL's shapes; answers are drawn and judged if left out
+    labels: str | None = None  # a file of answers that are labelled safe or unsafe
+    helpful_requests: int = Field(16_500, ge=1)  # answered and judged; the paper has 66,000 pairs
+    harmful_requests: int = Field(26_500, ge=1)  # answered and labelled; the paper has 106,000 labels
+    sample: SampleSettings = SampleSettings()
+    pairs_per_request: int = Field(4, ge=1)  # not stated
+    calls: int = Field(4, ge=2, multiple_of=2)  # the judge's, half of them with the answers the other way round
+    min_gap: float = Field(1.0, ge=0)  # kept: mean verdict, on a scale of -2 to 2, beyond this
+    judge_noise: Share = 0.0  # share of the laptop judge's verdicts that are turned around
+    endpoint: EndpointSettings | None = None  # the judge of answers
+    helpful: HelpfulModelSettings = HelpfulModelSettings()
+    safety: SafetyModelSettings = SafetyModelSettings()
+
+    @model_validator(mode="after")
+    def _one_judge(self) -> RewardModelsSettings:
+        if self.endpoint is not None and self.judge_noise:
+            raise ValueError("judge_noise is for the judge of the laptop world; with an endpoint the endpoint judges: set one of them")
+        return self
+
+
+class AllScenariosSettings(TrainSettings):
+    """Stage 4 (section 2.3.4): rule rewards for reasoning, reward models for general requests, one language for all."""
+
+    steps: int = Field(1_700, ge=1)
+    rollout: RolloutSettings = RolloutSettings(temperature=0.7)
+    reward: RewardSettings = REASONING_REWARD
+    mixture: dict[str, float] = {}  # of the reasoning problems: domain -> share
+    problems: int = Field(8_192, ge=1)
+    general: GeneralRlSettings = GeneralRlSettings()
+    monitor: MonitorSettings | None = MonitorSettings()
+
+
+class DistillationSettings(Settings):
+    """Distillation (section 2.4): SFT of a small base model on the samples of stage 3; no RL."""
+
+    model: str | None = None  # the student: `laptop`, or a folder or name that transformers loads; left out if there is none
+    base: BaseSettings = BaseSettings(size="student")
+    sft: SftSettings = SftSettings(batch_size=64)
+
+
+class StudentRlSettings(TrainSettings):
+    """Pure RL on the student instead of distillation (the paper's Table 6): what it is compared with."""
+
+    run: bool = False
+    reward: RewardSettings = RewardSettings()
+
+
 class ZeroSection(TrainSettings):
     """R1-Zero (section 2.2)."""
 
     reward: RewardSettings = RewardSettings()
 
 
+RlSection = ZeroSection | ReasoningRlSettings | AllScenariosSettings | StudentRlSettings
+
+
 class PipelineSettings(Settings):
-    """A whole recipe: base -> R1-Zero -> cold start -> reasoning RL -> rejection sampling and SFT."""
+    """A whole recipe: base -> R1-Zero -> cold start -> reasoning RL -> rejection sampling and SFT -> RL for all scenarios; a student."""
 
     seed: int = Field(0, ge=0)
     model: str = "laptop"  # `laptop`, `smollm2-135m`, or a folder or name that transformers loads
@@ -114,6 +188,11 @@ class PipelineSettings(Settings):
     reasoning_rl: ReasoningRlSettings = ReasoningRlSettings()
     no_language: bool = False  # the ablation: stage 2 once more without the language reward
     rejection_sft: RejectionSftSettings = RejectionSftSettings()
+    requests: RequestSettings = RequestSettings()
+    reward_models: RewardModelsSettings = RewardModelsSettings()
+    all_scenarios: AllScenariosSettings = AllScenariosSettings()
+    distillation: DistillationSettings = DistillationSettings()
+    student_rl: StudentRlSettings = StudentRlSettings()
     claims: str | None = None  # a file of claims to judge at the end; a relative one is looked for among the recipes too
     minutes: float | None = Field(None, gt=0)  # what the recipe takes on the machine it was made for
     threads: int | None = Field(None, ge=1)
@@ -126,6 +205,11 @@ class PipelineSettings(Settings):
             ("cold_start.sft.seed", self.cold_start.sft.seed),
             ("rejection_sft.sft.seed", self.rejection_sft.sft.seed),
             ("rejection_sft.selection.seed", self.rejection_sft.selection.seed),
+            ("reward_models.helpful.seed", self.reward_models.helpful.seed),
+            ("reward_models.safety.seed", self.reward_models.safety.seed),
+            ("all_scenarios.seed", self.all_scenarios.seed),
+            ("distillation.sft.seed", self.distillation.sft.seed),
+            ("student_rl.seed", self.student_rl.seed),
         ):
             if value:  # 0 is what a section has that nobody set
                 raise ValueError(f"{name} is not used in a pipeline, where one seed serves all stages: set seed")
@@ -144,10 +228,10 @@ class PipelineSettings(Settings):
     @property
     def measured_alike(self) -> EvaluationSettings:
         """The evaluation with one cap for all checkpoints, so that they can be compared: the largest of the rollouts if left out."""
-        caps = [section.rollout.cap_at(section.steps) for section in (self.zero, self.reasoning_rl)]
+        caps = [section.rollout.cap_at(section.steps) for section in (self.zero, self.reasoning_rl, self.all_scenarios, self.student_rl)]
         return self.evaluation.model_copy(update={"max_new_tokens": self.evaluation.max_new_tokens or max(caps)})
 
-    def rl_settings(self, section: ZeroSection | ReasoningRlSettings) -> ZeroSettings:
+    def rl_settings(self, section: RlSection) -> ZeroSettings:
         """A section as the settings of a stage of its own: with the recipe's seed, model, data and evaluation."""
         common = {"seed": self.seed, "evaluation": self.measured_alike, "data": self.data, "model": self.model, "threads": self.threads}
         own = {key: getattr(section, key) for key in TrainSettings.model_fields if key != "seed"}

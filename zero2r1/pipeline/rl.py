@@ -18,7 +18,7 @@ from zero2r1.pipeline.stage import Stage
 from zero2r1.run_dir import RunDir
 from zero2r1.tracking import open_tracker
 from zero2r1.training.loop import Hooks, Outcome
-from zero2r1.types import Grader, Problem
+from zero2r1.types import Completion, Grader, Problem
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -48,6 +48,15 @@ class Extras:
     """Further layouts in which the model is measured before training: name -> (template, grader)."""
     problems: Sequence[Problem] | None = None
     """What to train on, in this order; the world's training problems in an order of the seed if left out."""
+    questions: Callable[[int], Sequence[Problem]] | None = None
+    """The problems of every rollout instead; see :class:`~zero2r1.grpo.trainer.Environment`."""
+    grader: Grader | None = None
+    """Grades outputs instead of the world's sum of rewards."""
+    describe: Callable[[Problem, Completion], Mapping[str, float]] | None = None
+    """What is watched of an output, instead of the world's traits."""
+    measure_also: Callable[[], Mapping[str, Sequence[float]]] = dict
+    """Further statistics of the measurement after training."""
+    on_warning: Callable[[str], None] = lambda text: None
     on_step: Callable[[Mapping[str, Any]], None] = lambda row: None
     on_evaluation: Callable[[EvalResult], None] = lambda result: None
     should_stop: Callable[[], bool] = lambda: False
@@ -98,18 +107,19 @@ def run_rl(stage: Stage, settings: ZeroSettings, run: RunDir, extras: Extras) ->
         Environment(
             problems=world.train if extras.problems is None else extras.problems,
             encode=lambda problem: EncodedPrompt(prompt_ids=stage.prompt_ids(problem)),
-            grader=controlled(world.grader(settings.reward), settings),
+            grader=controlled(extras.grader or world.grader(settings.reward), settings),
             stop_token_ids=stage.stops,
-            describe=world.describe,
+            describe=extras.describe or world.describe,
+            questions=extras.questions,
         ),
         settings,
         run=run,
         checkpoints=run.path / "checkpoints",
         save_model=stage.save,
-        hooks=Hooks(evaluate=probe, on_step=on_step, should_stop=extras.should_stop),
+        hooks=Hooks(evaluate=probe, on_step=on_step, on_warning=extras.on_warning, should_stop=extras.should_stop),
     )
     outcome = trainer.train()
     if outcome is Outcome.STOPPED:
         return RlResult(run=run.path, outcome=outcome, evaluations=results, model=stage.policy, tokenizer=stage.tokenizer)
-    keep(stage.measure(extras.after))
+    keep(stage.measure(extras.after).with_arrays(extras.measure_also()))
     return RlResult(run=run.path, outcome=outcome, evaluations=results, model=stage.policy, tokenizer=stage.tokenizer)

@@ -1,7 +1,8 @@
 """The pipeline: stages in order, each a run folder of its own, and a ledger that says what is done and what must run again.
 
-    base ─▶ R1-Zero ─▶ 1 cold start ─▶ 2 reasoning RL ─▶ 3 rejection sampling and SFT
-      └──────────────────▲ (SFT)                            ▲ (SFT) from the base again
+    base ─▶ R1-Zero ─▶ 1 cold start ─▶ 2 reasoning RL ─▶ 3 rejection sampling and SFT ─▶ 4 RL for all scenarios = R1
+      └──────────────────▲ (SFT)                            ▲ (SFT) from the base again │      ▲ reward models
+                                                       a student ─▶ distilled (SFT) ◀───┘
 
 A run that was killed goes on inside the stage that was under way. A stage whose settings or inputs changed runs again, and what
 it made before is moved aside, never deleted.
@@ -13,6 +14,7 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,10 @@ from zero2r1.pipeline.recipe import PipelineSettings
 from zero2r1.pipeline.stage1_cold_start import run_cold_start
 from zero2r1.pipeline.stage2_reasoning_rl import run_reasoning_rl, run_without_language_reward
 from zero2r1.pipeline.stage3_rejection_sft import run_rejection_sft
+from zero2r1.pipeline.stage4_all_scenarios import run_all_scenarios
+from zero2r1.pipeline.stage4_reward_models import run_reward_models
 from zero2r1.pipeline.stage_run import StageRun
+from zero2r1.pipeline.stage_student import run_distillation, run_student_base, run_student_rl
 from zero2r1.pipeline.stage_zero import run_zero
 from zero2r1.pretraining import PretrainStep
 from zero2r1.run_dir import RunDir
@@ -57,6 +62,8 @@ class StageSpec:
     run: Callable[[StageRun], Mapping[str, Path]]
     sections: tuple[str, ...]
     """The parts of the recipe that it depends on."""
+    left_out: Callable[[PipelineSettings], str | None] = lambda settings: None
+    """Why a recipe leaves this stage out, with the line that would bring it in; ``None`` if it does not."""
 
 
 def run_base(given: StageRun) -> Mapping[str, Path]:
@@ -83,6 +90,14 @@ def run_base(given: StageRun) -> Mapping[str, Path]:
     return {"base": folder}
 
 
+def _no_requests(settings: PipelineSettings) -> str | None:
+    return None if settings.requests.train else "the recipe names no general requests: requests.train"
+
+
+def _no_student(settings: PipelineSettings) -> str | None:
+    return None if settings.distillation.model else "the recipe names no student: distillation.model"
+
+
 SHARED = ("seed", "data", "evaluation")
 STAGES: tuple[StageSpec, ...] = (
     StageSpec(
@@ -104,12 +119,37 @@ STAGES: tuple[StageSpec, ...] = (
     StageSpec(
         name="no_language", title="Reasoning RL without the language reward", says="the ablation: languages mix again",
         needs=("dev1",), makes=("dev2_no_language",), run=run_without_language_reward, sections=(*SHARED, "reasoning_rl", "no_language"),
+        left_out=lambda settings: None if settings.no_language else "no_language: true runs it",
     ),
     StageSpec(
         name="rejection_sft", title="Rejection sampling and SFT",
         says="the best of what stage 2 writes, mixed with general data, teaches the base again",
         needs=("base", "dev2"), makes=("dev3", "rejection_samples"), run=run_rejection_sft,
-        sections=(*SHARED, "decontaminate", "rejection_sft"),
+        sections=(*SHARED, "decontaminate", "rejection_sft", "requests"),
+    ),
+    StageSpec(
+        name="reward_models", title="Reward models", says="what is helpful, from judged pairs; what is harmless, from labels",
+        needs=("dev3",), makes=("helpful_model", "harmless_model"), run=run_reward_models,
+        sections=("seed", "decontaminate", "requests", "reward_models"), left_out=_no_requests,
+    ),
+    StageSpec(
+        name="all_scenarios", title="RL for all scenarios", says="rules for reasoning, reward models for the rest: helpful and harmless",
+        needs=("dev3", "helpful_model", "harmless_model"), makes=("r1",), run=run_all_scenarios,
+        sections=(*SHARED, "decontaminate", "requests", "all_scenarios"), left_out=_no_requests,
+    ),
+    StageSpec(
+        name="student_base", title="Student's base model", says="a smaller model of the same world", needs=(), makes=("student_base",),
+        run=run_student_base, sections=(*SHARED, "distillation.model", "distillation.base"), left_out=_no_student,
+    ),
+    StageSpec(
+        name="distillation", title="Distillation", says="SFT of the student on what stage 3 kept, no RL",
+        needs=("student_base", "rejection_samples"), makes=("distilled",), run=run_distillation,
+        sections=(*SHARED, "distillation.sft"), left_out=_no_student,
+    ),
+    StageSpec(
+        name="student_rl", title="RL on the student", says="what distillation is compared with: pure RL on the same small model",
+        needs=("student_base",), makes=("student_rl",), run=run_student_rl, sections=(*SHARED, "student_rl"),
+        left_out=lambda settings: _no_student(settings) or (None if settings.student_rl.run else "student_rl.run: true runs it"),
     ),
 )  # fmt: skip
 NAMES = tuple(spec.name for spec in STAGES)
@@ -140,8 +180,9 @@ def run_pipeline(
     for name in (start_from, only):
         if name is not None and name not in NAMES:
             raise ValueError(f"{name!r} is no stage; the stages are {', '.join(NAMES)}")
-    if "no_language" in (start_from, only) and not settings.no_language:
-        raise ValueError("the recipe leaves no_language out: set no_language: true to run it")
+    for spec in stages:
+        if spec.name in (start_from, only) and (why := spec.left_out(settings)):
+            raise ValueError(f"the recipe leaves {spec.name} out ({why})")
     pipeline = _Pipeline(settings, run, narrator, should_stop, stages, size)
     if start_from is not None:
         pipeline.ask_again(start_from)
@@ -191,8 +232,8 @@ class _Pipeline:
         """Leave a stage that is up to date, continue one that was under way, run one that is stale or new."""
         self._begun = self._begun or spec.name == start_from
         entry = self._ledger[spec.name]
-        if spec.name == "no_language" and not self._settings.no_language:
-            self._ledger.set(spec.name, status="not run", why="the recipe leaves it out")
+        if why := spec.left_out(self._settings):
+            self._ledger.set(spec.name, status="not run", why=why)
             return
         passed_over = (start_from is not None and not self._begun) or (only is not None and spec.name != only)
         if passed_over:
@@ -232,7 +273,7 @@ class _Pipeline:
         Files that the settings name are given too: a data set with other contents is another input.
         """
         dumped = self._settings.model_dump(mode="json")
-        settings = _effective({name: dumped[name] for name in spec.sections})
+        settings = _effective({name: _section(dumped, name) for name in spec.sections})
         made = {name: digest for other in self._stages for name, digest in self._ledger[other.name].outputs.items()}
         missing = [name for name in spec.needs if name not in made]
         if missing:
@@ -303,6 +344,11 @@ class _Pipeline:
         folder.close("done")
         paths = {name: _relative(path, self._run.path) for name, path in made.items()}
         self._ledger.set(spec.name, status="done", outputs=outputs, paths=paths)
+
+
+def _section(settings: Mapping[str, Any], name: str) -> Any:
+    """A part of the recipe, by its dotted name."""
+    return reduce(lambda part, key: part[key], name.split("."), settings)
 
 
 def _maker(stages: Sequence[StageSpec], output: str) -> str:

@@ -36,6 +36,7 @@ def run_sft(
     run: RunDir,
     *,
     measure_as: str | None,
+    measure_also: Callable[[], Mapping[str, Sequence[float]]] = dict,
     layout: Layout = "think",
     on_step: Callable[[Mapping[str, Any]], None] = lambda row: None,
     on_evaluation: Callable[[EvalResult], None] = lambda result: None,
@@ -45,6 +46,7 @@ def run_sft(
 
     Args:
         measure_as: name of the evaluation afterwards; ``None`` for none.
+        measure_also: further statistics of it, one value per item.
 
     Raises:
         ValueError: the run was started on other dialogues.
@@ -64,7 +66,7 @@ def run_sft(
     outcome = trainer.train()
     if outcome is Outcome.STOPPED or measure_as is None:
         return SftResult(run=run.path, outcome=outcome, evaluation=None)
-    evaluation = stage.measure(measure_as)
+    evaluation = stage.measure(measure_as).with_arrays(measure_also())
     keep_evaluation(run, evaluation)
     on_evaluation(evaluation)
     return SftResult(run=run.path, outcome=outcome, evaluation=evaluation)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -13,6 +14,8 @@ from zero2r1.models.loading import load_policy, save_policy, stop_token_ids
 from zero2r1.models.tokenizer import TextEncoder
 from zero2r1.pipeline.config import EvaluationSettings
 from zero2r1.pipeline.world import World, measure
+from zero2r1.rollout.engine import Engine
+from zero2r1.rollout.process_engine import ProcessEngine
 from zero2r1.rollout.torch_engine import TorchEngine
 from zero2r1.sft.examples import SftExample
 from zero2r1.template import TEMPLATES, render, write_cold_start, write_thinking
@@ -40,21 +43,35 @@ class Stage:
     ) -> None:
         compute, sampler = compute or ComputeSettings(), sampler or SamplerSettings()
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.world, self._evaluation, self._cap = world, evaluation, cap
+        self.world, self.evaluation, self.cap = world, evaluation, cap
         self.policy, self.tokenizer = load_policy(folder, device=device)
         self.encoder = TextEncoder(self.tokenizer)
         first = next(iter((*world.train[:1], *world.held_out[:1])), None)
         if first is not None and self.decode(self.prompt_ids(first)).rstrip().endswith("<think>"):
             self.world = dataclasses.replace(world, think_open=True)
         self.stops = stop_token_ids(self.policy, self.tokenizer)
-        self.engine = TorchEngine(
-            self.policy,
-            self.decode,
-            token_budget=sampler.token_budget,
-            max_rows=sampler.max_rows,
-            autocast=torch.bfloat16 if compute.dtype == "bfloat16" else None,
-            onednn=compute.onednn != "off",
-        )
+        self.engine = self._engine(compute, sampler)
+
+    def _engine(self, compute: ComputeSettings, sampler: SamplerSettings) -> Engine:
+        options: dict[str, Any] = {
+            "token_budget": sampler.token_budget,
+            "max_rows": sampler.max_rows,
+            "autocast": torch.bfloat16 if compute.dtype == "bfloat16" else None,
+            "onednn": compute.onednn != "off",
+        }
+        policy, tokenizer = self.policy, self.tokenizer
+
+        # Functions of these two, not of the stage: an engine that knew its stage would live, with its processes, until the next
+        # collection of cycles.
+        def decode(ids: Sequence[int]) -> str:
+            return str(tokenizer.decode(list(ids), skip_special_tokens=False))
+
+        def save(folder: Path) -> None:
+            save_policy(policy, tokenizer, folder, stops=stop_token_ids(policy, tokenizer))
+
+        if sampler.processes > 1 and policy.device.type == "cpu":
+            return ProcessEngine(policy, decode, processes=sampler.processes, save=save, **options)
+        return TorchEngine(policy, decode, **options)
 
     def decode(self, ids: Sequence[int]) -> str:
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=False))
@@ -100,8 +117,8 @@ class Stage:
             self.world,
             name=name,
             encode=lambda problem: (self.prompt_ids(problem, template), ()),
-            settings=self._evaluation,
-            max_new_tokens=self._evaluation.max_new_tokens or self._cap,
+            settings=self.evaluation,
+            max_new_tokens=self.evaluation.max_new_tokens or self.cap,
             stop_token_ids=self.stops,
             problems=problems,
             grader=grader,

@@ -12,7 +12,9 @@ from zero2r1.cold_start.gather import seeded
 from zero2r1.cold_start.rewrite import think_first
 from zero2r1.pipeline.chunks import in_chunks
 from zero2r1.pipeline.materials import JUDGED, client_of
+from zero2r1.pipeline.scenarios import measure_general
 from zero2r1.pipeline.selecting import draw_candidates, grade_of, select_from, write_funnel
+from zero2r1.pipeline.stage import Stage
 from zero2r1.pipeline.stage_run import StageRun, tune_base
 from zero2r1.rejection_sampling import Selection, mix
 from zero2r1.rewards.judge import Complete
@@ -57,7 +59,12 @@ def run_rejection_sft(given: StageRun) -> Mapping[str, Path]:
     )
     told = ", ".join(f"{kind} {count}" for kind, count in kinds.items())
     given.narrator.say(f"mixed with {len(mixed) - len(selection.kept)} general samples: {told or 'none'}")
-    model = tune_base(given, mixed, settings.sft, title="SFT from the base", measure_as="dev3")
+    requests = given.materials.requests
+
+    def measure_also(stage: Stage) -> dict[str, list[float]]:
+        return measure_general(stage, requests, count=given.settings.all_scenarios.general.held_out) if requests and requests.rules else {}
+
+    model = tune_base(given, mixed, settings.sft, title="SFT from the base", measure_as="dev3", measure_also=measure_also)
     return {"dev3": model, "rejection_samples": folder / "kept.jsonl"}
 
 

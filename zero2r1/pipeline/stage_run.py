@@ -50,6 +50,7 @@ class StageRun:
     def load(self, name: str, *, chat: bool, cap: int, compute: ComputeSettings | None = None, sampler: Any = None) -> Stage:
         """The policy among the inputs, in its world."""
         world = self.materials.chat_world if chat else self.materials.world
+        sampler = sampler or self.settings.zero.rollout
         return Stage(self.inputs[name], world, evaluation=self.settings.measured_alike, cap=cap, compute=compute, sampler=sampler)
 
     def problems(self, purpose: str, count: int) -> list[Problem]:
@@ -60,14 +61,26 @@ class StageRun:
         return found
 
 
-def tune_base(given: StageRun, samples: Sequence[Sample], settings: SftSettings, *, title: str, measure_as: str) -> Path:
-    """SFT of the base model on samples; returns the folder of what became of it.
+def tune_base(
+    given: StageRun,
+    samples: Sequence[Sample],
+    settings: SftSettings,
+    *,
+    title: str,
+    measure_as: str,
+    measure_also: Callable[[Stage], Mapping[str, Sequence[float]]] = lambda stage: {},
+    base: str = "base",
+) -> Path:
+    """SFT of a base model among the inputs on samples; returns the folder of what became of it.
+
+    Args:
+        measure_also: further statistics of the evaluation afterwards.
 
     Raises:
         StageStopped: the run was asked to stop.
     """
-    stage = given.load("base", chat=True, cap=settings.max_length, compute=settings.compute)
-    given.run.append_event_once("start", model=str(given.inputs["base"]), sha256=given.digests["base"], samples=len(samples))
+    stage = given.load(base, chat=True, cap=settings.max_length, compute=settings.compute)
+    given.run.append_event_once("start", model=str(given.inputs[base]), sha256=given.digests[base], samples=len(samples))
     total = -(-len(samples) // settings.batch_size) * settings.epochs
     with given.narrator.panel(title, total, plain_every=50) as show:
         result = run_sft(
@@ -76,6 +89,7 @@ def tune_base(given: StageRun, samples: Sequence[Sample], settings: SftSettings,
             settings.model_copy(update={"seed": given.settings.seed}),
             given.run,
             measure_as=measure_as,
+            measure_also=lambda: measure_also(stage),
             on_step=lambda row: show(row["step"], row),
             on_evaluation=given.narrator.evaluation,
             should_stop=given.should_stop,

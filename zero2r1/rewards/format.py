@@ -1,7 +1,8 @@
 """The format reward: is the thinking where it belongs? 1 or 0 (paper section 2.2.2).
 
 Modes: ``strict`` is Table 1's layout exactly (R1-Zero); ``think_only`` is one closed thinking block at the start that says something,
-and something behind it (chat models); ``cold_start`` is section 2.3.1's layout for stage 1.
+and something behind it (chat models); ``optional`` is the same, or an answer without thinking; ``cold_start`` is section 2.3.1's
+layout for stage 1.
 """
 
 from __future__ import annotations
@@ -30,6 +31,13 @@ def why_not_think_only(text: str, *, think_open: bool = False) -> str | None:
     return None if any(character.isalnum() for character in parsed.summary) else "nothing behind the thinking block"
 
 
+def why_not_optional(text: str, *, think_open: bool = False) -> str | None:
+    """As :func:`why_not_think_only`, or no thinking tag at all and an answer: what general requests call for (section 2.3.3)."""
+    if think_open or "<think>" in text or "</think>" in text:
+        return why_not_think_only(text, think_open=think_open)
+    return None if any(character.isalnum() for character in text) else "nothing is said"
+
+
 def why_not_cold_start(text: str, *, think_open: bool = False) -> str | None:
     """As :func:`why_not_strict`, for ``|special_token|reasoning|special_token|summary``; there is nothing to prefill."""
     return _joined(parse_cold_start(text))
@@ -38,6 +46,7 @@ def why_not_cold_start(text: str, *, think_open: bool = False) -> str | None:
 MODES: Mapping[str, Callable[..., str | None]] = {
     "strict": why_not_strict,
     "think_only": why_not_think_only,
+    "optional": why_not_optional,
     "cold_start": why_not_cold_start,
 }
 

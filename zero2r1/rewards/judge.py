@@ -37,9 +37,7 @@ LONGEST_OBJECT = 6_000
 FAILURES_IN_A_ROW = 32
 _LONGEST_ANALYSIS = 2_000
 _OBJECT = re.compile(r'\{(?=\s*["}])')
-_TURN_MARKER = re.compile(
-    r"<(?=[|\uff5c]|/?(?:s|think|bos|eos|start_of_turn|end_of_turn)>)|\[(?=/?(?:INST|SYSTEM_PROMPT)\])", re.IGNORECASE
-)
+TURN_MARKER = re.compile(r"<(?=[|\uff5c]|/?(?:s|think|bos|eos|start_of_turn|end_of_turn)>)|\[(?=/?(?:INST|SYSTEM_PROMPT)\])", re.IGNORECASE)
 """How the chat templates in use open and close turns; servers read these as special tokens even inside a message."""
 
 _PROMPT = """\
@@ -124,8 +122,8 @@ def judge(question: str, reference: str, answer: str, *, complete: Complete, att
 def judge_prompt(question: str, reference: str, answer: str) -> str:
     """The prompt for one answer. Equal texts give equal prompts; only the fences, six lines, and one sentence hold the mark."""
     given = {"question": question, "reference": reference, "answer": answer}
-    texts = {name: _TURN_MARKER.sub(r"\g<0> ", text) for name, text in given.items()}
-    mark = _mark(tuple(texts.values()))
+    texts = {name: TURN_MARKER.sub(r"\g<0> ", text) for name, text in given.items()}
+    mark = mark_of(tuple(texts.values()))
     fenced = "\n\n".join(f"<<< {name} {mark} opens >>>\n{text}\n<<< {name} {mark} closes >>>" for name, text in texts.items())
     return _PROMPT.format(mark=mark, fenced=fenced)
 
@@ -144,8 +142,8 @@ def read_verdict(output: str, *, prompt: str) -> tuple[str, str]:
     _, closed, said = output.rpartition("</think>")
     if not closed and said.lstrip().startswith("<think>"):
         raise BadOutput("it ended while thinking")
-    quotations = _quotations(prompt)
-    own = [(value, end) for value, end in _objects(said) if "verdict" in value and value not in quotations]
+    quotations = quotations_of(prompt)
+    own = [(value, end) for value, end in json_objects(said) if "verdict" in value and value not in quotations]
     if not own:
         raise BadOutput("it holds no verdict of its own as a JSON object")
     verdicts = {_verdict(value) for value, _ in own}
@@ -158,9 +156,9 @@ def read_verdict(output: str, *, prompt: str) -> tuple[str, str]:
 
 
 @lru_cache(maxsize=64)
-def _quotations(prompt: str) -> list[dict[str, Any]]:
+def quotations_of(prompt: str) -> list[dict[str, Any]]:
     """The verdicts that stand in a prompt. Kept, because every attempt asks for those of the same one."""
-    return [value for value, _ in _objects(prompt, nested=True) if "verdict" in value]
+    return [value for value, _ in json_objects(prompt, nested=True) if "verdict" in value]
 
 
 def judge_reward(complete: Complete, *, attempts: int = 3, workers: int = 8, think_open: bool | None = None) -> RewardFn:
@@ -273,7 +271,7 @@ def _question(prompt: Any) -> str:
     return question_of(prompt)
 
 
-def _mark(texts: tuple[str, ...]) -> str:
+def mark_of(texts: tuple[str, ...]) -> str:
     """Hexadecimal digits that are in none of the texts, from a digest of them: to write them into a text would change them."""
     attempt = 0
     while True:
@@ -283,7 +281,7 @@ def _mark(texts: tuple[str, ...]) -> str:
         attempt += 1
 
 
-def _objects(text: str, *, nested: bool = False) -> Iterator[tuple[dict[str, Any], int]]:
+def json_objects(text: str, *, nested: bool = False) -> Iterator[tuple[dict[str, Any], int]]:
     """Every JSON object in a text with the place where it ends; with ``nested``, those inside others and inside strings too."""
     position = 0
     while start := _OBJECT.search(text, position):

@@ -109,6 +109,7 @@ class SftTrainer:
             "learning_rate": opt.learning_rate * factor,
             "update_applied": applied,
             "num_tokens": tokens,
+            "num_prompt_tokens": sum(len(sample.prompt_ids) for sample in samples),
             "step_time": seconds,
             "tokens_per_s": tokens / max(seconds, 1e-9),
         }

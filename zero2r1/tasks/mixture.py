@@ -30,7 +30,7 @@ def mixed(problems: Sequence[Problem], shares: Mapping[str, float], *, seed: int
     groups = by_domain(problems)
     check_shares(groups, shares)
     chosen: list[Problem] = []
-    for name, quota in _quotas(len(problems), shares).items():
+    for name, quota in quotas(len(problems), shares).items():
         order = random.Random(f"{seed}/mixture/{name}").sample(groups[name], len(groups[name]))
         chosen += [order[i % len(order)] for i in range(quota)]
     return chosen
@@ -53,10 +53,10 @@ def check_shares(domains: Collection[str], shares: Mapping[str, float]) -> None:
         raise ValueError(f"the mixture needs shares of 0 or more, and at least one above 0, got {dict(shares)}")
 
 
-def _quotas(total: int, shares: Mapping[str, float]) -> dict[str, int]:
-    """Whole numbers that add up to ``total``: rounded down, what is left goes to the largest remainders."""
+def quotas(total: int, shares: Mapping[str, float]) -> dict[str, int]:
+    """Whole numbers in these shares that add up to ``total``: rounded down, what is left goes to the largest remainders."""
     exact = {name: total * share / sum(shares.values()) for name, share in sorted(shares.items())}
-    quotas = {name: int(value) for name, value in exact.items()}
-    for name in sorted(exact, key=lambda name: quotas[name] - exact[name])[: total - sum(quotas.values())]:
-        quotas[name] += 1
-    return quotas
+    whole = {name: int(value) for name, value in exact.items()}
+    for name in sorted(exact, key=lambda name: whole[name] - exact[name])[: total - sum(whole.values())]:
+        whole[name] += 1
+    return whole

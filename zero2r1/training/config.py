@@ -39,3 +39,4 @@ class SamplerSettings(Settings):
 
     token_budget: int = Field(262_144, ge=1)  # positions of all rows decoded at once: bounds the memory of the cache
     max_rows: int = Field(256, ge=1)
+    processes: int = Field(1, ge=1)  # on a CPU: of one thread each, and token_budget and max_rows of each; for small models

@@ -44,5 +44,7 @@ class Hooks:
     evaluate: Callable[[int], None] | None = None
     """Called with the step, every ``evaluate_every`` steps."""
     on_step: Callable[[Mapping[str, Any]], None] = lambda row: None
+    on_warning: Callable[[str], None] = lambda text: None
+    """Hears of what a person should look at while training goes on."""
     should_stop: Callable[[], bool] = lambda: False
     """Polled between rollouts; true saves a checkpoint and returns."""

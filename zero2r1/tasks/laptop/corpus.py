@@ -13,8 +13,8 @@ import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from zero2r1.tasks.laptop.general import exchanges
 from zero2r1.tasks.laptop.problems import LARGEST, LEVELS, TASKS, Item, answer_text, question, sample_item
+from zero2r1.tasks.laptop.requests import plain_requests
 from zero2r1.tasks.laptop.thoughts import Say, Thought, mixed_speaker, speaker
 from zero2r1.tasks.laptop.words import LANGUAGES, WEB_TEMPLATE, ZERO_TEMPLATE
 
@@ -56,14 +56,14 @@ STYLES = (
 def documents(seed: int, part: int = 0) -> Iterator[str]:
     """An endless, reproducible stream of documents; held-out problems never appear in it. Parts are streams of their own."""
     rng = random.Random(f"{seed}/documents/{part}")
-    small_talk = exchanges(rng)
+    small_talk = plain_requests(rng)
     while True:
         drawn = rng.random()
         if drawn < FACT_TABLES:
             yield _fact_table(rng)
         elif drawn < FACT_TABLES + SMALL_TALK:
-            _, _, (asked, _, answer) = next(small_talk)
-            yield f"{WEB_TEMPLATE.format(question=asked)} {answer}"
+            request = next(small_talk)
+            yield f"{WEB_TEMPLATE.format(question=request.asked)} {request.good}"
         else:
             yield _question_document(rng)
 

@@ -95,6 +95,20 @@ REFUSALS: Mapping[str, tuple[Pair, ...]] = {
         ("{x} 을 어떻게 부술 까 ?", "그것 은 도울 수 없다 . {x} 에 대해 쓸 수 있다 ."),
     ),
 }
+SPEAKER: Mapping[str, str] = {"en": "my name is {}", "ko": "내 이름 은 {} 이다"}
+OPENINGS: Mapping[str, tuple[str, ...]] = {
+    "en": ("", "hello , ", "good morning , ", "okay , ", "tiny , ", "hello tiny , ", "good morning tiny , "),
+    "ko": ("", "안녕 , ", "좋은 아침 , ", "좋아 , ", "꼬마 , ", "안녕 꼬마 , ", "좋은 아침 꼬마 , "),
+}
+"""How a request may begin: enough different requests that some can be held out."""
+IDENTITY_CURT: Mapping[str, tuple[str, ...]] = {"en": ("tiny .", "tiny .", "compute ."), "ko": ("꼬마 .", "꼬마 .", "계산 .")}
+PLANS: Mapping[str, tuple[str, ...]] = {
+    "en": ("first say hello , then steal {x} .", "try again and again , then break {x} ."),
+    "ko": ("먼저 인사 하고 다음 {x} 을 훔칠 수 있다 .", "다시 다시 시도 하고 다음 {x} 을 부술 수 있다 ."),
+}
+"""How a harmful request could be done, in the order of ``REFUSALS``."""
+HARMFUL_WORDS = frozenset({"steal", "break", "훔칠", "부술"})
+"""What no refusal says and every plan does."""
 THOUGHTS: Mapping[str, Mapping[str, str]] = {
     "fact": {"en": "the question is about a {whole} .", "ko": "질문 은 {whole} 에 대해 ."},
     "translation": {"en": "they want {x} in korean .", "ko": "{x} 을 영어 로 말 하라 고 한다 ."},

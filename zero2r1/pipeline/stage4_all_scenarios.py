@@ -1,0 +1,82 @@
+"""Stage 4 (paper section 2.3.4): RL for all scenarios from the stage-3 model, by rules and by the two reward models."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from zero2r1.eval.metrics import mean_and_error
+from zero2r1.pipeline.chunks import StageStopped
+from zero2r1.pipeline.rl import Extras, run_rl, stage_of
+from zero2r1.pipeline.sampling import training_problems
+from zero2r1.pipeline.scenarios import SETS, GeneralRequests, describer, measure_general, rollout_questions, scenario_grader
+from zero2r1.pipeline.stage import Stage
+from zero2r1.pipeline.stage_run import StageRun
+from zero2r1.training.loop import Outcome
+
+REQUESTS = 4096
+"""General requests of each set that are made or taken from a file; a rollout takes a few of them."""
+
+
+def run_all_scenarios(given: StageRun) -> Mapping[str, Path]:
+    """Train from ``dev3``; returns ``r1``.
+
+    Raises:
+        StageStopped: the run was asked to stop.
+        TrainingHalted: the monitor found the reward models hacked, and is told to stop then.
+    """
+    section = given.settings.all_scenarios
+    settings = given.settings.rl_settings(section)
+    requests = given.materials.requests
+    assert requests is not None  # the stage is left out otherwise
+    models = {name: given.inputs[f"{name}_model"] for name in SETS}
+    stage = stage_of(given.inputs["dev3"], given.materials.chat_world, settings)
+    problems = training_problems(
+        given.work,
+        stage,
+        given.problems("all_scenarios", section.problems),
+        pass_rate=None,
+        mixture=section.mixture,
+        rollout=section.rollout,
+    )
+    pools = {name: requests.train(name, REQUESTS) for name in SETS}
+    _measure(given, stage, requests, models, "before")
+    with given.narrator.panel("all scenarios", settings.steps) as show:
+        result = run_rl(
+            stage,
+            settings,
+            given.run,
+            Extras(
+                before=None,  # the stage before has measured this model
+                after="r1",
+                problems=problems,
+                questions=rollout_questions(problems, pools, settings, section.general),
+                grader=scenario_grader(stage.world, settings, section.general, models),
+                describe=describer(stage.world, requests.rules),
+                measure_also=lambda: _measure(given, stage, requests, models, "after"),
+                on_warning=given.narrator.say,
+                on_step=lambda row: show(row["step"], row),
+                on_evaluation=given.narrator.evaluation,
+                should_stop=given.should_stop,
+            ),
+        )
+    if result.outcome is Outcome.STOPPED:
+        raise StageStopped
+    return {"r1": given.model}
+
+
+def _measure(given: StageRun, stage: Stage, requests: GeneralRequests, models: Mapping[str, Path], name: str) -> dict[str, list[float]]:
+    """Answers to held-out requests by rule and by score, kept in ``general/NAME.json``; a run that goes on does not measure them again."""
+    file = f"general/{name}.json"
+    if (given.run.path / file).exists():
+        arrays: dict[str, list[float]] = given.run.read_json(file)["arrays"]
+        return arrays
+    count = given.settings.all_scenarios.general.held_out
+    arrays = measure_general(stage, requests, count=count, models=models)
+    figures = {statistic: mean_and_error(values) for statistic, values in arrays.items()}
+    given.run.write_json(
+        file, {"figures": {key: {"mean": mean, "stderr": error} for key, (mean, error) in figures.items()}, "arrays": arrays}
+    )
+    told = "  ".join(f"{key.replace('_', ' ')} {mean:.3f} ± {error:.3f}" for key, (mean, error) in figures.items())
+    given.narrator.say(f"{given.narrator.clock()}  general requests, {name}: {told}")
+    return arrays

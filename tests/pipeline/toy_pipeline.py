@@ -52,7 +52,8 @@ TOY: dict[str, Any] = {
     },
     "requests": {"train": "laptop"},
     "reward_models": {
-        "helpful_requests": 24, "harmful_requests": 6, "pairs_per_request": 3, "sample": {"samples": 4, "max_new_tokens": 40, "chunk": 6}, "min_gap": 0.0,
+        "helpful_requests": 24, "harmful_requests": 6, "pairs_per_request": 3,
+        "sample": {"samples": 4, "max_new_tokens": 40, "chunk": 6}, "min_gap": 0.0,
         "judge_noise": 0.1, "helpful": RM, "safety": RM,
     },
     "all_scenarios": {

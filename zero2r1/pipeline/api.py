@@ -10,13 +10,15 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from zero2r1.pipeline.config import BaseSettings, RlSettings, ZeroSettings, claims_file
+from zero2r1.pipeline.config import BaseSettings, GeneralRunSettings, RlSettings, ZeroSettings, claims_file
 from zero2r1.pipeline.evaluations import claim_lines, judge_run
+from zero2r1.pipeline.general_requests import laptop_requests, requests_of_files
 from zero2r1.pipeline.laptop import LAPTOP_PROBLEMS, base_layouts, base_model_folder, laptop_world
 from zero2r1.pipeline.narration import Narrator
 from zero2r1.pipeline.preflight import preflight
 from zero2r1.pipeline.rl import Extras, RlResult, run_rl, stage_of
 from zero2r1.pipeline.sampling import Work, training_problems
+from zero2r1.pipeline.scenarios import keep_general, measure_general, scenario_extras
 from zero2r1.pipeline.stage import Stage
 from zero2r1.pipeline.world import World
 from zero2r1.pretraining import PretrainStep
@@ -102,11 +104,13 @@ def run_stage(settings: ZeroSettings, run: RunDir, *, console: Console, should_s
         raise ValueError("the preflight found faults:\n" + "\n".join(checked.faults))
     zero = not isinstance(settings, RlSettings)
     problems = None
+    scenarios: dict[str, Any] = {}
     if isinstance(settings, RlSettings):
         work = Work(run=run, seed=settings.seed, narrator=narrator, should_stop=should_stop)
         problems = training_problems(
             work, stage, stage.world.train, pass_rate=settings.pass_rate, mixture=settings.mixture, rollout=settings.rollout
         )
+        scenarios = _scenarios(stage, settings, settings.general, problems, work) if settings.general is not None else {}
     title = "R1-Zero" if zero else "RL"
     with narrator.panel(title, settings.steps, plain_every=1 if settings.steps <= 20 else 10) as show:
         extras = Extras(
@@ -116,7 +120,9 @@ def run_stage(settings: ZeroSettings, run: RunDir, *, console: Console, should_s
             problems=problems,
             on_step=lambda row: show(row["step"], row),
             on_evaluation=narrator.evaluation,
+            on_warning=narrator.say,
             should_stop=should_stop,
+            **scenarios,
         )
         result = run_rl(stage, settings, run, extras)
     if claims is None or result.outcome is not Outcome.DONE:
@@ -124,6 +130,28 @@ def run_stage(settings: ZeroSettings, run: RunDir, *, console: Console, should_s
     verdicts, missing = judge_run(run, claims)
     narrator.say(claim_lines(verdicts, missing))
     return replace(result, verdicts=verdicts)
+
+
+def _scenarios(
+    stage: Stage, settings: ZeroSettings, general: GeneralRunSettings, reasoning: Sequence[Problem], work: Work
+) -> dict[str, Any]:
+    """General requests among the problems of `train rl`: measured before, and again with the evaluation afterwards."""
+    models = {name: Path(folder) for name, folder in (("helpful", general.helpful), ("harmless", general.harmless)) if folder is not None}
+    if general.requests == "laptop":
+        requests = laptop_requests(settings.seed)
+    else:
+        requests = requests_of_files(general.requests, general.held_out_requests, seed=settings.seed)
+
+    def measured(name: str) -> dict[str, list[float]]:
+        arrays = measure_general(stage, requests, count=general.held_out, models=models)
+        if arrays:
+            work.narrator.say(keep_general(work.run, arrays, name))
+        return arrays
+
+    extras = scenario_extras(stage, settings, general, reasoning=reasoning, requests=requests, models=models)
+    if not (work.run.path / "general" / "before.json").exists():
+        measured("before")
+    return {**extras, "measure_also": lambda: measured("after")}
 
 
 def train_zero(

@@ -159,14 +159,24 @@ class RlDataSettings(DataSettings):
     template: str = "chat"
 
 
+class GeneralRunSettings(GeneralRlSettings):
+    """General requests in a run of its own: where they are, and the reward models that score their answers."""
+
+    requests: str  # `laptop`, or a file of requests; its column `set` says helpful (if left out) or harmless
+    held_out_requests: str | None = None  # asked before and after; the laptop world has its own
+    helpful: str | None = None  # folders that `train rm` wrote
+    harmless: str | None = None
+
+
 class RlSettings(ZeroSettings):
-    """Everything ``train rl`` knows: RL of a model that already answers in the thinking layout (stage 2)."""
+    """Everything ``train rl`` knows: RL of a model that already answers in the thinking layout (stages 2 and 4)."""
 
     data: RlDataSettings = RlDataSettings()
     reward: RewardSettings = REASONING_REWARD
     format_mode: Literal["strict", "think_only"] = "think_only"
     mixture: dict[str, float] = {}  # domain -> share; as the problems come if left out
     pass_rate: PassRateSettings | None = None
+    general: GeneralRunSettings | None = None  # stage 4: general requests among the problems, scored by reward models
 
 
 class SftDataSettings(Settings):

@@ -11,10 +11,9 @@ from pathlib import Path
 from zero2r1.cold_start.review import Reviewer
 from zero2r1.pipeline.api import load_world
 from zero2r1.pipeline.config import EndpointSettings, claims_file
-from zero2r1.pipeline.laptop import HELD_OUT_SEED
+from zero2r1.pipeline.general_requests import GeneralRequests, laptop_requests, requests_of_files
 from zero2r1.pipeline.laptop_people import laptop_judge, laptop_preference_judge, scripted_reviewer
 from zero2r1.pipeline.recipe import PipelineSettings
-from zero2r1.pipeline.scenarios import SETS, GeneralRequests
 from zero2r1.pipeline.world import World
 from zero2r1.rewards.judge import Complete
 from zero2r1.rollout.openai_engine import ChatParams, OpenAIClient
@@ -24,10 +23,10 @@ from zero2r1.tasks.decontamination import Decontaminator, items_of_file, items_o
 from zero2r1.tasks.dialogues import dialogue_of
 from zero2r1.tasks.files import refuse_rows, rows_of
 from zero2r1.tasks.laptop.problems import problems as laptop_problems
-from zero2r1.tasks.laptop.requests import HARMLESS, HELPFUL, general_samples, harmless, helpfulness, request_problems
+from zero2r1.tasks.laptop.requests import general_samples
 from zero2r1.tasks.laptop.solver import solve
 from zero2r1.tasks.mixture import check_shares
-from zero2r1.types import Message, Problem
+from zero2r1.types import Problem
 
 JUDGED = "judge"
 """The verifier of problems that no rule can check."""
@@ -124,6 +123,13 @@ def _refuse_missing_files(settings: PipelineSettings) -> None:
             raise ValueError(f"{option} names {name}, and there is no such file")
 
 
+def _requests_of_files(settings: PipelineSettings, decontaminator: Decontaminator | None) -> GeneralRequests | None:
+    named = settings.requests
+    if named.train is None:
+        return None
+    return requests_of_files(named.train, named.held_out, seed=settings.seed, decontaminator=decontaminator)
+
+
 def _refuse_missing_judges(settings: PipelineSettings) -> None:
     """Reward models need somebody who compares and labels answers; only the laptop world has such people of its own."""
     models = settings.reward_models
@@ -176,75 +182,9 @@ def _of_the_laptop(settings: PipelineSettings, world: World) -> Materials:
         solve=lambda problem: solve(problem, seed=seed),
         reviewer=scripted_reviewer,
         judge=lambda noise: laptop_judge(noise, seed=seed),
-        requests=_laptop_requests(seed) if settings.requests.train == "laptop" else _requests_of_files(settings, None),
+        requests=laptop_requests(seed) if settings.requests.train == "laptop" else _requests_of_files(settings, None),
         preference_judge=lambda noise, requests: laptop_preference_judge(noise, requests, seed=seed),
     )
-
-
-def _laptop_requests(seed: int) -> GeneralRequests:
-    def answered_well(problem: Problem, text: str) -> float:
-        return float(helpfulness(problem, text) == 1.0)
-
-    return GeneralRequests(
-        train=lambda name, count: request_problems(name, count, held_out=False, seed=seed),
-        held_out=lambda name, count: request_problems(name, count, held_out=True, seed=HELD_OUT_SEED),
-        rules={HELPFUL: answered_well, HARMLESS: lambda problem, text: float(harmless(text))},
-    )
-
-
-def _requests_of_files(settings: PipelineSettings, decontaminator: Decontaminator | None) -> GeneralRequests | None:
-    """General requests of files; those to learn from must not be among those that are measured, nor among evaluation questions."""
-    named = settings.requests
-    if named.train is None:
-        return None
-    held_out = [] if named.held_out is None else read_requests(Path(named.held_out), split="test")
-    measured = {" ".join(request.question.split()) for request in held_out}
-    found = [request for request in read_requests(Path(named.train), split="train") if " ".join(request.question.split()) not in measured]
-    if decontaminator is not None:
-        overlaps = decontaminator.overlaps([[request.question] for request in found])
-        found = [request for request, overlap in zip(found, overlaps, strict=True) if overlap is None]
-
-    def some(requests: Sequence[Problem], purpose: str) -> Callable[[str, int], list[Problem]]:
-        def draw(name: str, count: int) -> list[Problem]:
-            chosen = [request for request in requests if request.verifier == name]
-            return random.Random(derive_seed(settings.seed, purpose, name)).sample(chosen, min(count, len(chosen)))
-
-        return draw
-
-    return GeneralRequests(train=some(found, "requests"), held_out=some(held_out, "held_out_requests"))
-
-
-def read_requests(path: Path, *, split: str) -> list[Problem]:
-    """General requests of a file: ``prompt`` (a text or messages), ``set`` (helpful, if left out, or harmless), ``domain``, ``language``.
-
-    Raises:
-        ValueError: no such file, or rows that cannot be used.
-    """
-    found: list[Problem] = []
-    faults: list[str] = []
-    for index, (place, row) in enumerate(rows_of(path)):
-        asked, name = row.get("prompt") or row.get("question"), row.get("set", SETS[0])
-        if name not in SETS:
-            faults.append(f"{place}: set is {name!r}; it says helpful or harmless")
-        elif not asked:
-            faults.append(f"{place}: no prompt; found {', '.join(row)}")
-        else:
-            messages = None if isinstance(asked, str) else tuple(Message(role=m["role"], content=m["content"]) for m in asked)
-            found.append(
-                Problem(
-                    id=str(row.get("id") or f"{path.stem}/{index}"),
-                    prompt=str(asked) if messages is None else messages,
-                    answer=None,
-                    verifier=str(name),
-                    domain=str(row.get("domain") or row.get("category") or "general"),
-                    language=str(row.get("language") or ""),
-                    source=path.stem,
-                    licence=str(row.get("licence") or row.get("license") or "unknown"),
-                    split=split,
-                )
-            )
-    refuse_rows(faults, len(faults) + len(found), path)
-    return found
 
 
 def general_of_file(source: str, count: int) -> list[Sample]:

@@ -8,12 +8,14 @@ harmless  ─▶ harmlessness of the response  + format + language of the thinki
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
+from zero2r1.eval.metrics import mean_and_error
 from zero2r1.grpo.sampling import questions_of_rollout
 from zero2r1.pipeline.config import GeneralRlSettings, ZeroSettings
+from zero2r1.pipeline.general_requests import SETS, GeneralRequests, Rule
 from zero2r1.pipeline.stage import Stage
 from zero2r1.pipeline.world import World
 from zero2r1.reward_models.reward import RewardModelReward
@@ -21,27 +23,36 @@ from zero2r1.rewards.combine import make_grader
 from zero2r1.rewards.completions import text_of
 from zero2r1.rewards.format import format_reward
 from zero2r1.rollout.engine import Request, SamplingParams, generate
+from zero2r1.run_dir import RunDir
 from zero2r1.seeds import derive_seed
 from zero2r1.tasks.mixture import quotas
 from zero2r1.template import parse_response
 from zero2r1.types import Completion, Grader, Problem, Reward, RewardFn
 
-SETS = ("helpful", "harmless")
-"""The two sets of general requests, by the reward model that scores their answers; the verifier that a request names."""
-Rule = Callable[[Problem, str], float]
-"""(request, whole response) -> 0 to 1, by rule."""
+REQUESTS = 4096
+"""General requests of each set that are made or taken from a file; a rollout takes a few of them."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GeneralRequests:
-    """General requests of both sets, and what rules know of answers to them."""
+def scenario_extras(
+    stage: Stage,
+    settings: ZeroSettings,
+    mixture: GeneralRlSettings,
+    *,
+    reasoning: Sequence[Problem],
+    requests: GeneralRequests,
+    models: Mapping[str, Path],
+) -> dict[str, Any]:
+    """What RL for all scenarios adds to a stage of RL: the fields of :class:`~zero2r1.pipeline.rl.Extras` by name.
 
-    train: Callable[[str, int], list[Problem]]
-    """(set, count) -> at most so many requests to learn from."""
-    held_out: Callable[[str, int], list[Problem]]
-    """(set, count) -> at most so many requests that are asked in evaluation only."""
-    rules: Mapping[str, Rule] = field(default_factory=dict)
-    """Set -> what a rule says of an answer, where rules can decide; empty where only a model can tell."""
+    Raises:
+        ValueError: a share of prompts that are not there, or of a set that has no reward model.
+    """
+    pools = {name: requests.train(name, REQUESTS) for name in SETS}
+    return {
+        "questions": rollout_questions(reasoning, pools, settings, mixture),
+        "grader": scenario_grader(stage.world, settings, mixture, models),
+        "describe": describer(stage.world, requests.rules),
+    }
 
 
 # Prompts
@@ -191,3 +202,12 @@ def measure_general(
             scored = [grade([p] * samples, group) for p, group in zip(asked, groups, strict=True)]
             arrays[f"{name}_score"] = [fmean(reward.value or 0.0 for reward in group) for group in scored]
     return arrays
+
+
+def keep_general(run: RunDir, arrays: Mapping[str, Sequence[float]], name: str) -> str:
+    """Write what :func:`measure_general` found to ``general/NAME.json``, and return it in a line."""
+    figures = {statistic: mean_and_error(values) for statistic, values in arrays.items()}
+    shown = {key: {"mean": mean, "stderr": error} for key, (mean, error) in figures.items()}
+    run.write_json(f"general/{name}.json", {"figures": shown, "arrays": dict(arrays)})
+    told = "  ".join(f"{key.replace('_', ' ')} {mean:.3f} ± {error:.3f}" for key, (mean, error) in figures.items())
+    return f"general requests, {name}: {told}"

@@ -5,17 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from zero2r1.eval.metrics import mean_and_error
 from zero2r1.pipeline.chunks import StageStopped
+from zero2r1.pipeline.general_requests import SETS, GeneralRequests
 from zero2r1.pipeline.rl import Extras, run_rl, stage_of
 from zero2r1.pipeline.sampling import training_problems
-from zero2r1.pipeline.scenarios import SETS, GeneralRequests, describer, measure_general, rollout_questions, scenario_grader
+from zero2r1.pipeline.scenarios import keep_general, measure_general, scenario_extras
 from zero2r1.pipeline.stage import Stage
 from zero2r1.pipeline.stage_run import StageRun
 from zero2r1.training.loop import Outcome
-
-REQUESTS = 4096
-"""General requests of each set that are made or taken from a file; a rollout takes a few of them."""
 
 
 def run_all_scenarios(given: StageRun) -> Mapping[str, Path]:
@@ -39,7 +36,6 @@ def run_all_scenarios(given: StageRun) -> Mapping[str, Path]:
         mixture=section.mixture,
         rollout=section.rollout,
     )
-    pools = {name: requests.train(name, REQUESTS) for name in SETS}
     _measure(given, stage, requests, models, "before")
     with given.narrator.panel("all scenarios", settings.steps) as show:
         result = run_rl(
@@ -50,9 +46,7 @@ def run_all_scenarios(given: StageRun) -> Mapping[str, Path]:
                 before=None,  # the stage before has measured this model
                 after="r1",
                 problems=problems,
-                questions=rollout_questions(problems, pools, settings, section.general),
-                grader=scenario_grader(stage.world, settings, section.general, models),
-                describe=describer(stage.world, requests.rules),
+                **scenario_extras(stage, settings, section.general, reasoning=problems, requests=requests, models=models),
                 measure_also=lambda: _measure(given, stage, requests, models, "after"),
                 on_warning=given.narrator.say,
                 on_step=lambda row: show(row["step"], row),
@@ -73,10 +67,5 @@ def _measure(given: StageRun, stage: Stage, requests: GeneralRequests, models: M
         return arrays
     count = given.settings.all_scenarios.general.held_out
     arrays = measure_general(stage, requests, count=count, models=models)
-    figures = {statistic: mean_and_error(values) for statistic, values in arrays.items()}
-    given.run.write_json(
-        file, {"figures": {key: {"mean": mean, "stderr": error} for key, (mean, error) in figures.items()}, "arrays": arrays}
-    )
-    told = "  ".join(f"{key.replace('_', ' ')} {mean:.3f} ± {error:.3f}" for key, (mean, error) in figures.items())
-    given.narrator.say(f"{given.narrator.clock()}  general requests, {name}: {told}")
+    given.narrator.say(f"{given.narrator.clock()}  {keep_general(given.run, arrays, name)}")
     return arrays

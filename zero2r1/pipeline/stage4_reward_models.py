@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from zero2r1.pipeline.chunks import StageStopped
+from zero2r1.pipeline.general_requests import GeneralRequests
 from zero2r1.pipeline.materials import client_of
 from zero2r1.pipeline.recipe import RewardModelsSettings
 from zero2r1.pipeline.reward_training import train_reward_model
 from zero2r1.pipeline.sampling import sample_problems
-from zero2r1.pipeline.scenarios import GeneralRequests
 from zero2r1.pipeline.stage_run import StageRun
 from zero2r1.reward_models.config import RewardModelSettings
 from zero2r1.reward_models.data import (

@@ -73,6 +73,8 @@ class Band:
     title: str
     steps: float
     curves: tuple[Curve, ...]
+    marker: tuple[float, str] | None = None
+    """A step at which something begins, and what; drawn as a line from top to bottom."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +118,7 @@ def line_chart(
     narrow = width < 500
     right = 10.0 if narrow or not labels else min(18 + STRONG * max(len(curve.label) for curve, _, _ in labels), width * 0.34)
     legend, rows = _legend([curve for curve, _, _ in labels], width) if narrow else ("", 0)
-    top = 28 + 18 * rows + (20 if len(bands) > 1 else 0)
+    top = 28 + 18 * rows + (20 if len(bands) > 1 else 0) + (18 if any(band.marker for band in bands) else 0)
     high = 1.0 if share else _ceiling(bands)
     frame = _Frame(left=46, right=width - right, top=top, bottom=height - 38, low=0.0, high=high)
     spans = _spans(bands, frame)
@@ -125,6 +127,7 @@ def line_chart(
     for band, (start, end) in zip(bands, spans, strict=True):
         parts.append(_ground(band, frame, start, end, titled=many))
     parts.append(_y_axis(frame, spans, share))
+    parts += [_marker(band, frame, start, end) for band, (start, end) in zip(bands, spans, strict=True)]
     parts.append(f'<text class="quiet" x="{frame.right:.1f}" y="{height - 4}" text-anchor="end">{escape(x_title)}</text>')
     for band, (start, end) in zip(bands, spans, strict=True):
         parts += [_curve(curve, band, frame, start, end) for curve in sorted(band.curves, key=lambda c: c.marks)]
@@ -253,6 +256,17 @@ def _ground(band: Band, frame: _Frame, start: float, end: float, *, titled: bool
             parts.append(f'<text class="quiet" x="{x:.1f}" y="{frame.bottom + 17}" text-anchor="middle">{tick:,.0f}</text>')
             parts.append(f'<path class="axis" d="M{x:.1f} {frame.bottom}v4" fill="none"/>')
     return "".join(parts)
+
+
+def _marker(band: Band, frame: _Frame, start: float, end: float) -> str:
+    """The line at which something begins; its name stands above the plot, on the side where there is room."""
+    if band.marker is None:
+        return ""
+    at, name = band.marker
+    x = start + _at(at, band) * (end - start)
+    side, anchor = (4, "start") if end - x > PLAIN * len(name) else (-4, "end")
+    line = f'<path class="axis" d="M{x:.1f} {frame.top - 16:.1f}V{frame.bottom:.1f}" stroke-dasharray="4 4" fill="none"/>'
+    return line + f'<text class="quiet" x="{x + side:.1f}" y="{frame.top - 6:.1f}" text-anchor="{anchor}">{escape(name)}</text>'
 
 
 def _y_axis(frame: _Frame, spans: Sequence[tuple[float, float]], share: bool) -> str:

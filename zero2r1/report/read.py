@@ -1,21 +1,21 @@
-"""A run folder as one frozen value. Nothing is computed here that the run did not write, save pass@1 by kind of problem."""
+"""A run folder as one frozen value. Nothing is computed here that the run did not write, save pass@1 by kind of problem and paired
+changes."""
 
 from __future__ import annotations
 
 import platform
 import re
 from collections.abc import Mapping, Sequence
-from math import sqrt
 from pathlib import Path, PurePosixPath
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any, cast, get_args
 
-from zero2r1.report.choose import choose_transcripts, same_question
+from zero2r1.report.choose import choose_general_answers, choose_transcripts, same_question
 from zero2r1.report.files import RunFiles, count, counts, items, mapping, number, numbers
+from zero2r1.report.read_scenarios import is_reward_model, mean_of, read_compute, read_scenarios
 from zero2r1.report.values import (
     CONTROLS,
     Claim,
-    Estimate,
     Evaluation,
     Funnel,
     Measured,
@@ -37,9 +37,16 @@ TITLES = {
     "rejection-sft": "Rejection sampling and SFT",
     "run": "Training",
     "no-language": "Reasoning RL without the language reward",
+    "reward-models": "Reward models",
     "all-scenarios": "RL for all scenarios",
+    "student-base": "Student's base model",
+    "distillation": "Distillation",
+    "student-rl": "RL on the student",
 }
 ROLES = {
+    "student_rl": "student-rl",
+    "distilled": "distillation",
+    "student_base": "student-base",
     "r1": "all-scenarios",
     "dev3": "rejection-sft",
     "dev2": "reasoning-rl",
@@ -66,7 +73,8 @@ def read_run(path: Path) -> RunRecord:
     whole = [{"name": _role(files), "folder": ".", "status": state}]
     stages = tuple(_stage(files, entry, state) for entry in listed or whole)
     environment = files.object("env.json")
-    claims = _claims(files, {name for stage in stages for name in stage.evaluations}, state)
+    left_out = {name: stage for name, role in ROLES.items() for stage in stages if stage.name == role and stage.state == "not run"}
+    claims = _claims(files, {name for stage in stages for name in stage.evaluations}, state, left_out)
     zero = next((s for s in stages if s.name == "zero"), None) or next((s for s in stages if s.is_rl), None)
     ledger, settings = files.object("ledger.json"), files.settings("config.yaml")
     return RunRecord(
@@ -80,6 +88,7 @@ def read_run(path: Path) -> RunRecord:
         claims=claims,
         transcripts=choose_transcripts(files, zero) if zero else (),
         held_out=same_question(files, stages),
+        general_answers=tuple(answer for stage in stages if stage.is_rl for answer in choose_general_answers(files, stage)),
         command=files.text("command.txt").strip(),
         config=files.text("config.yaml"),
         control=tuple(name for name in CONTROL_SETTINGS if settings.get(name) is True),
@@ -141,7 +150,7 @@ def _stage(files: RunFiles, entry: Mapping[str, Any], run_state: State) -> Stage
         state = "killed" if run_state == "done" else run_state
     if state == "waiting" and run_state != "running":
         state = "not run"
-    measured = [_evaluation(files, file) for file in files.names(f"{folder}/evals/*.json")]
+    measured = [] if is_reward_model(files, folder) else [_evaluation(files, file) for file in files.names(f"{folder}/evals/*.json")]
     metrics = tuple(row for row in files.lines(f"{folder}/metrics.jsonl") if count(row.get("step")) is not None)
     return StageRun(
         name=name,
@@ -155,6 +164,8 @@ def _stage(files: RunFiles, entry: Mapping[str, Any], run_state: State) -> Stage
         metrics=metrics,
         evaluations={evaluation.name: evaluation for evaluation in measured if evaluation.figures},
         funnel=_funnel(files, folder),
+        scenarios=read_scenarios(files, folder),
+        compute=read_compute(files, folder),
     )
 
 
@@ -177,12 +188,14 @@ def _folder(files: RunFiles, entry: Mapping[str, Any]) -> str:
 def _role(files: RunFiles) -> str:
     """What the single stage of a run is, by the checkpoints it measured."""
     measured = {PurePosixPath(name).stem for name in files.names("evals/*.json")}
+    if is_reward_model(files, ".") or files.names("*/evals/report.json"):
+        return "reward-models"
     return next((role for checkpoint, role in ROLES.items() if checkpoint in measured), "run")
 
 
 def _evaluation(files: RunFiles, file: str) -> Evaluation:
     stored = files.object(file)
-    arrays = [len(values) for values in mapping(stored.get("arrays")).values() if isinstance(values, list)]
+    arrays = {name: len(values) for name, values in mapping(stored.get("arrays")).items() if isinstance(values, list)}
     grades: dict[tuple[str, str], list[float]] = {}
     for row in files.rows(file.removesuffix(".json") + ".parquet", ("task", "prompt_id", "right")):
         grades.setdefault((str(row.get("task")), str(row.get("prompt_id"))), []).append(float(bool(row.get("right"))))
@@ -192,14 +205,9 @@ def _evaluation(files: RunFiles, file: str) -> Evaluation:
     return Evaluation(
         name=PurePosixPath(file).stem,
         figures=numbers(stored.get("figures")),
-        problems=max(arrays, default=None),
-        tasks={task: _mean(values) for task, values in tasks.items()},
+        problems=arrays.get("pass@1", max(arrays.values(), default=None)),  # of general requests there may be more
+        tasks={task: mean_of(values) for task, values in tasks.items()},
     )
-
-
-def _mean(values: Sequence[float]) -> Estimate:
-    """The mean over problems with its standard error."""
-    return Estimate(mean=fmean(values), error=stdev(values) / sqrt(len(values)) if len(values) > 1 else None)
 
 
 def _funnel(files: RunFiles, folder: str) -> Funnel | None:
@@ -234,14 +242,14 @@ def _rejected(rule: str, why: str, row: Mapping[str, Any]) -> RejectedExample:
 # Claims
 
 
-def _claims(files: RunFiles, measured: set[str], state: State) -> tuple[Claim, ...] | None:
+def _claims(files: RunFiles, measured: set[str], state: State, left_out: Mapping[str, StageRun]) -> tuple[Claim, ...] | None:
     stored = files.array("verdict.json")
     if stored is None:
         return None
-    return tuple(_claim(row, measured, state) for row in stored if isinstance(row, dict))
+    return tuple(_claim(row, measured, state, left_out) for row in stored if isinstance(row, dict))
 
 
-def _claim(row: Mapping[str, Any], measured: set[str], state: State) -> Claim:
+def _claim(row: Mapping[str, Any], measured: set[str], state: State, left_out: Mapping[str, StageRun]) -> Claim:
     parts = tuple(_measured(part) for part in items(row.get("measured")) if isinstance(part, dict))
     holds = row.get("holds") if isinstance(row.get("holds"), bool) else None
     reason = str(row.get("reason") or row.get("why") or "")
@@ -251,6 +259,9 @@ def _claim(row: Mapping[str, Any], measured: set[str], state: State) -> Claim:
         ended = "the run did not get there" if state != "done" else "its stage was not run"
         names = " and ".join(checkpoint_title(name) for name in missing)
         reason = f"{names} not measured: {ended}" if missing else "the run did not judge it"
+    if holds is None:
+        absent = [stage for name, stage in left_out.items() if stage.why and re.search(rf"\b{name}\b", reason)]
+        reason = "; ".join([reason, *(f"{stage.title} was not run: {stage.why}" for stage in absent)])
     return Claim(name=str(row.get("claim") or ""), says=str(row.get("says") or ""), holds=holds, reason=reason, measured=parts)
 
 

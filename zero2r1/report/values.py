@@ -61,6 +61,71 @@ class Funnel:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RewardModel:
+    """How good a reward model is on held-out data: ``evals/report.json`` of its folder. Shares are of 1."""
+
+    name: str
+    """The set of requests whose answers it scores: ``helpful`` or ``harmless``."""
+    kind: str
+    """``preference``: learnt from pairs; ``safety``: learnt from labels."""
+    reads: str
+    """``summary`` alone, or the whole ``response``."""
+    learnt: int | None
+    held_out: int | None
+    accuracy: float
+    low: float | None
+    high: float | None
+    length_alone: float | None
+    """The accuracy of judging by length alone."""
+    calibration_error: float | None
+    length_correlation: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moved:
+    """One statistic of answers to held-out general requests before and after a stage; ``after`` is ``None`` until it was measured."""
+
+    statistic: str
+    before: Estimate
+    after: Estimate | None
+    change: Estimate | None
+    """The mean of the differences, request by request."""
+    requests: int
+
+    @property
+    def direction(self) -> int:
+        """1 or -1 where zero lies outside of the 95 % interval of the change, otherwise 0."""
+        if self.change is None or abs(self.change.mean) <= 1.96 * (self.change.error or 0.0):
+            return 0
+        return 1 if self.change.mean > 0 else -1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scenarios:
+    """What the stages about general requests left beside their metrics; every part may be absent."""
+
+    reward_models: tuple[RewardModel, ...] = ()
+    pairs: Funnel | None = None
+    longer: float | None = None
+    """By how many words the chosen answers of the kept pairs are longer."""
+    labels: Mapping[str, int] = field(default_factory=dict)
+    general: tuple[Moved, ...] = ()
+    hacking: tuple[str, ...] = ()
+    """What the monitor said when it found the reward models hacked."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compute:
+    """What a stage computed: ``compute.json``."""
+
+    flops: float
+    seconds: float
+    steps: int | None
+    parameters: int | None
+    formula: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StageRun:
     """One stage: its place in the ledger and what its folder holds. A run without stages is one of these."""
 
@@ -78,6 +143,8 @@ class StageRun:
     metrics: tuple[Mapping[str, Any], ...]
     evaluations: Mapping[str, Evaluation]
     funnel: Funnel | None
+    scenarios: Scenarios = field(default_factory=Scenarios)
+    compute: Compute | None = None
 
     @property
     def last_step(self) -> int | None:
@@ -160,6 +227,8 @@ class RunRecord:
     """``None``: the run has no verdict."""
     transcripts: tuple[Transcript, ...]
     held_out: HeldOutQuestion | None
+    general_answers: tuple[Transcript, ...]
+    """Answers to general requests, early and late in a stage."""
     command: str
     config: str
     control: tuple[str, ...]
@@ -184,14 +253,15 @@ class RunRecord:
 
     @property
     def rl_stages(self) -> tuple[StageRun, ...]:
-        """The stages of reinforcement learning that lead somewhere; a control is one only where it stands alone."""
-        return tuple(stage for stage in self.stages if stage.is_rl and (stage.name not in CONTROLS or not self.pipeline))
+        """The stages of reinforcement learning that lead to R1; a control, or the student's, is one only where it stands alone."""
+        return tuple(stage for stage in self.stages if stage.is_rl and (stage.name not in ASIDE or not self.pipeline))
 
     def stage(self, name: str) -> StageRun | None:
         return next((stage for stage in self.stages if stage.name == name), None)
 
 
-CHECKPOINTS = {"base": "Base", "zero": "R1-Zero", "dev1": "Dev1", "dev2": "Dev2", "dev3": "Dev3", "r1": "R1"}
+STUDENTS = {"student_base": "Student's base", "distilled": "Distilled", "student_rl": "RL on the student"}
+CHECKPOINTS = {"base": "Base", "zero": "R1-Zero", "dev1": "Dev1", "dev2": "Dev2", "dev3": "Dev3", "r1": "R1", **STUDENTS}
 """Names of evaluations and what the paper calls those checkpoints."""
 
 ENDS = {
@@ -199,11 +269,15 @@ ENDS = {
     "reasoning-rl": ("dev1", "dev2"),
     "no-language": ("dev1", "dev2_no_language"),
     "all-scenarios": ("dev3", "r1"),
+    "student-rl": ("student_base", "student_rl"),
 }
 """The checkpoints a stage of reinforcement learning leads from and to."""
 
 CONTROLS = {"no-language": "reasoning-rl"}
 """Stages run again with something left out, and the stage each is compared with."""
+
+ASIDE = (*CONTROLS, "student-rl")
+"""Stages of reinforcement learning beside the way to R1."""
 
 
 def probe_step(name: str) -> int | None:
@@ -219,6 +293,11 @@ def checkpoint_title(name: str) -> str:
         return name
     variant = name.removeprefix(known).lstrip("_").replace("_", " ")
     return f"{CHECKPOINTS[known]} ({variant})" if variant else CHECKPOINTS[known]
+
+
+def is_variant(name: str) -> bool:
+    """Whether a checkpoint is another one under a condition of its own: ``base_web``, ``dev2_no_language``."""
+    return "_" in name and name not in CHECKPOINTS
 
 
 def checkpoint_rank(name: str) -> int:

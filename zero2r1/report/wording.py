@@ -25,6 +25,10 @@ NAMES = {
     "language_share": "Words in the language asked",
     "one_language": "Answers in one language",
     "readable": "Readable answers",
+    "helpful": "Helpful, by rule",
+    "harmless": "Harmless, by rule",
+    "helpful_score": "Helpful, by score",
+    "harmless_score": "Harmless, by score",
 }
 
 
@@ -104,6 +108,14 @@ def _asked(part: Measured) -> str:
     limits = {name: 100 * value if _in_percent(part) else value for name, value in part.bounds.items()}
     asked = [f"{ASKED[name]} {value:.4g}".replace("-", MINUS).replace(" ", SPACE) for name, value in limits.items() if name in ASKED]
     return "asked: " + ", ".join(asked) if asked else ""
+
+
+def scientific(value: float) -> str:
+    """``1.23 × 10¹²``, for amounts of which only the size matters."""
+    if value <= 0 or not math.isfinite(value):
+        return "0" if value == 0 else str(value)
+    digits, _, power = f"{value:.2e}".partition("e")
+    return f"{digits}{SPACE}×{SPACE}10" + str(int(power)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
 
 
 def duration(seconds: float) -> str:

@@ -119,7 +119,7 @@ def test_show_says_what_is_no_run(run):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("demo", "--minutes", "5"), "the demo comes in 3 lengths, 3, 13, 60"),
+        (("demo", "--minutes", "5"), "the demo comes in 3 lengths, 3, 15, 60"),
         (("train", "zero", "--algorithm", "r2"), "--algorithm r2 is not known; choose one of r1, modern"),
     ],
 )

@@ -66,7 +66,10 @@ def test_an_unknown_key_is_refused():
 
 
 ZERO = ("accuracy", "majority", "length", "format", "self_check", "mixing")
-LATER = ("cold_start_format", "cold_start_readable", "one_language", "reasoning_rl", "sft_from_base", "drift")
+LATER = (
+    "cold_start_format", "cold_start_readable", "one_language", "reasoning_rl", "sft_from_base", "drift", "language_cost", "all_scenarios",
+    "distilled", "distillation",
+)  # fmt: skip
 
 
 def test_the_laptop_claims_are_those_and_each_has_a_smallest_effect():
@@ -77,9 +80,9 @@ def test_the_laptop_claims_are_those_and_each_has_a_smallest_effect():
 
 
 def test_nothing_happened_earns_no_claim():
-    names = ("pass@1", "maj@8", "length", "format_ok", "self_check", "one_language", "readable")
+    names = ("pass@1", "maj@8", "length", "format_ok", "self_check", "one_language", "readable", "helpful", "harmless")
     same = {name: [0.0, 1.0] * 50 for name in names}
-    checkpoints = ("base", "base_web", "zero", "dev1", "dev2", "dev2_no_language", "dev3")
+    checkpoints = ("base", "base_web", "zero", "dev1", "dev2", "dev2_no_language", "dev3", "r1", "student_base", "distilled", "student_rl")
     verdicts = judge(read_claims(CLAIMS), dict.fromkeys(checkpoints, same))
     assert [verdict.claim.name for verdict in verdicts if verdict.holds] == []
 

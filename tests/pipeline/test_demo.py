@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from zero2r1.eval.claims import Claim, Condition, judge
 from zero2r1.pipeline import demo
 from zero2r1.pipeline.demo import checkpoint_table, chosen_size, recipe_of_size, what_to_distrust
+from zero2r1.pipeline.evaluations import claim_lines
 
 
 def figures(k: int, **changes: float) -> dict[str, float]:
@@ -21,7 +23,8 @@ def figures(k: int, **changes: float) -> dict[str, float]:
 def test_any_number_of_answers_can_be_shown(k):
     text = io.StringIO()
     Console(file=text, width=120).print(checkpoint_table({"base": figures(k), "zero": figures(k)}))
-    assert f"maj@{k}" in text.getvalue() and "20.2 ± 0.0" in text.getvalue() and "self check" not in text.getvalue()
+    assert f"maj@{k}" in text.getvalue() and "0.500 ± 0.010" in text.getvalue() and "20.2" in text.getvalue()
+    assert "self check" not in text.getvalue()
     assert f"pass@{k} of the base in its own layout is 0.70" in what_to_distrust(
         {"base": figures(k), "base_web": figures(k), "zero": figures(k)}
     )[-1]  # fmt: skip
@@ -70,3 +73,23 @@ def test_a_recipe_without_minutes_or_sizes_says_so(tmp_path, monkeypatch):
 
 def test_the_probe_takes_a_few_steps_and_returns_seconds():
     assert 0.0 < demo.probe_machine() < 60.0
+
+
+def test_a_claim_that_fails_is_shown_with_its_number_and_the_reason():
+    arrays = {"a": {"x": [0.0] * 50 + [1.0] * 50}, "b": {"x": [0.0] * 60 + [1.0] * 40}}
+    better = Condition(kind="difference", of="a.x", over="b.x", more_than=0.0)  # 0.10, and never below 0.04 in a resample
+    claims = [
+        Claim(name="c", says="a beats b", conditions=(better,)),
+        Claim(name="d", says="by far", conditions=(better, Condition(kind="difference", of="a.x", over="b.x", estimate_at_least=0.5))),
+    ]
+    lines = claim_lines(judge(claims, arrays), {"e": "z was not measured in this run"}).splitlines()
+    assert lines[1] == "  ✓ c: a beats b" and lines[3] == "  ✗ d: by far"
+    assert lines[2].endswith("a.x against b.x") and lines[5].strip().startswith("0.100 [")
+    assert lines[5].endswith("a.x against b.x: the estimate is below 0.5")
+    assert lines[6:] == ["  - e: not run, z was not measured in this run", "1 of 2 claims hold, 1 not run"]
+
+
+def test_a_run_too_short_to_judge_says_neither():
+    verdicts = judge([Claim(name="c", says="s", conditions=(Condition(kind="level", of="a.x", at_least=0.9),))], {"a": {"x": [0.0, 1.0]}})
+    text = claim_lines(verdicts, {}, judged=False)
+    assert "✓" not in text and "✗" not in text and "hold" not in text

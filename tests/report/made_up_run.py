@@ -47,12 +47,16 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     pq.write_table(pa.table({key: [row.get(key) for row in rows] for key in rows[0]}), path)
 
 
-def write_evaluation(folder: Path, name: str, *, right: float, language: float, problems: int = 4) -> None:
-    """``evals/NAME.json`` and ``.parquet``: problems of two kinds in turn, 2 answers each; of ``sum`` all are right, of ``pair`` none."""
+def write_evaluation(folder: Path, name: str, *, right: float, language: float, problems: int = 4, **general: Sequence[float]) -> None:
+    """``evals/NAME.json`` and ``.parquet``: problems of two kinds in turn, 2 answers each; of ``sum`` all are right, of ``pair`` none.
+
+    ``general``: statistics of general requests, one value each.
+    """
     means = {"pass@1": right, "maj@2": right + 0.1, "pass@2": right + 0.15, "length": 40 * right, "truncated": 0.0, "format_ok": 0.9}
     means |= {"self_check": 0.3, "language_share": language, "one_language": language, "readable": language - 0.1}
+    means |= {key: sum(values) / len(values) for key, values in general.items()}
     figures = {key: value for name, mean in means.items() for key, value in ((name, mean), (f"{name}/stderr", ERROR))}
-    write_json(folder / "evals" / f"{name}.json", {"figures": figures, "arrays": {"pass@1": [right] * problems}})
+    write_json(folder / "evals" / f"{name}.json", {"figures": figures, "arrays": {"pass@1": [right] * problems, **general}})
     rows = [answer(name, problem, sample) for problem in range(problems) for sample in (0, 1)]
     write_rows(folder / "evals" / f"{name}.parquet", rows)
 
@@ -148,7 +152,7 @@ def write_pipeline(run: Path) -> Path:
     return run
 
 
-def write_ledger(run: Path, **status: str) -> None:
+def write_ledger(run: Path, titles: Mapping[str, str] = TITLES, **status: str) -> None:
     """``ledger.json``; ``write_ledger(run, reasoning_rl="running")`` for a stage that is not done."""
     stages = [
         {
@@ -160,7 +164,7 @@ def write_ledger(run: Path, **status: str) -> None:
             "why": "first run",
             "seconds": 60.0 * number,
         }
-        for number, (folder, title) in enumerate(TITLES.items(), start=1)
+        for number, (folder, title) in enumerate(titles.items(), start=1)
     ]
     write_json(run / "ledger.json", {"seed": 3, "size": "standard", "stages": stages})
 

@@ -105,3 +105,23 @@ def test_a_long_line_becomes_means_of_neighbours_and_keeps_its_ends() -> None:
     assert len(drawn) == 100 and (drawn[0].x, drawn[-1].x) == (0, 999)
     assert {point.y for point in drawn} == {0.5}  # ten neighbours: five zeros, five ones
     assert thinned(points[:50], most=100) == points[:50]
+
+
+@pytest.mark.parametrize(("step", "anchor"), [(2.0, "start"), (9.0, "end")])
+def test_where_something_begins_is_a_line_with_its_name_on_the_side_that_has_room(step: float, anchor: str) -> None:
+    band = Band(title="t", steps=10, curves=(curve((0, 0.2, None), (10, 0.8, None)),), marker=(step, "a name of some length"))
+    drawn = ElementTree.fromstring(line_chart([band], y_title="y", describe="d"))
+    (name,) = (text for text in drawn.iter("text") if text.text == "a name of some length")
+    assert name.get("text-anchor") == anchor and 0 < float(name.get("y", "0")) < 60
+    plain = line_chart([Band(title="t", steps=10, curves=(curve((0, 0.2, None), (10, 0.8, None)),))], y_title="y", describe="d")
+    assert "a name of some length" not in plain and "stroke-dasharray" not in plain
+
+
+def test_a_third_stage_has_room_for_its_title() -> None:
+    titles = ("R1-Zero", "Reasoning RL", "RL for all scenarios")
+    bands = [
+        Band(title=title, steps=steps, curves=(curve((0, 0.2, None), (10, 0.8, None)),))
+        for title, steps in zip(titles, (72, 40, 20), strict=True)
+    ]
+    drawn = ElementTree.fromstring(line_chart(bands, y_title="y", describe="d"))
+    assert set(titles) <= {text.text for text in drawn.iter("text")}

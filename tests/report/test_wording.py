@@ -7,7 +7,7 @@ import math
 import pytest
 
 from zero2r1.report.values import Estimate, Measured
-from zero2r1.report.wording import clipped, counted, duration, fixed, listed, measured, percent, statistic_title
+from zero2r1.report.wording import clipped, counted, duration, fixed, listed, measured, percent, scientific, statistic_title
 
 
 def plain(text: str) -> str:
@@ -82,3 +82,8 @@ def test_durations_lists_and_names_are_words() -> None:
 def test_a_long_text_says_how_much_of_it_is_left_out() -> None:
     assert clipped("abcdef", 4) == "abcd\n[... 2 more characters]"
     assert clipped("abcd", 4) == "abcd"
+
+
+@pytest.mark.parametrize(("value", "text"), [(1.234e12, "1.23 × 10¹²"), (20.0, "2.00 × 10¹"), (0.0, "0"), (0.005, "5.00 × 10⁻³")])
+def test_amounts_of_which_the_size_matters_have_a_power_of_ten(value: float, text: str) -> None:
+    assert plain(scientific(value)) == text

@@ -43,6 +43,7 @@ app.command("distill", context_settings=SETTINGS)(distill)
 
 From = Annotated[str | None, typer.Option("--from", help="Run this stage and all below it again.")]
 Only = Annotated[str | None, typer.Option("--only", help="Run this stage alone.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would run, with tokens, memory and prompts; write and fetch nothing.")]
 Size = Annotated[str, typer.Option(help="short, standard, long, or auto: what a probe of this machine says fits --minutes.")]
 
 
@@ -76,6 +77,8 @@ def pipeline(
     only: Only = None,
     size: Size = "standard",
     minutes: Annotated[int, typer.Option(help="What --size auto may take.")] = 15,
+    dry_run: DryRun = False,
+    speed: Annotated[str | None, typer.Option(help="DECODE,TRAIN: tokens a second, for the times of --dry-run.")] = None,
     runs: Runs = Path("runs"),
     name: Name = None,
 ) -> None:
@@ -86,6 +89,12 @@ def pipeline(
 
     size = chosen_size(size, recipe, minutes, None if name is None else runs / name, lambda line: console.print(line, highlight=False))
     resolved = settings_of(PipelineSettings, context, recipe_of_size(recipe, size))
+    if dry_run:
+        from zero2r1.pipeline.dry_run_page import look
+
+        if not look(resolved.settings, recipe=str(recipe), speed=speed, say=typer.echo):
+            raise typer.Exit(EXIT_CONFIG)
+        return
     run, text = open_run(runs, name, recipe.stem, resolved, console, may_change=True)
     guarded(
         run,

@@ -53,7 +53,12 @@ class ConditionVerdict:
     estimate: float
     low: float
     high: float
-    holds: bool
+    why_not: str | None
+    """What is missing, in words; ``None`` where the condition holds."""
+
+    @property
+    def holds(self) -> bool:
+        return self.why_not is None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,13 +96,14 @@ def judge(claims: Sequence[Claim], arrays: Arrays, *, seed: int = 0) -> tuple[Cl
 
 def _judge(condition: Condition, arrays: Arrays, seed: int) -> ConditionVerdict:
     estimate, low, high = _measure(condition, arrays, seed)
-    holds = (
-        (condition.at_least is None or low >= condition.at_least)
-        and (condition.more_than is None or low > condition.more_than)
-        and (condition.at_most is None or high <= condition.at_most)
-        and (condition.estimate_at_least is None or estimate >= condition.estimate_at_least)
+    c = condition
+    faults = (
+        f"the lower bound is below {c.at_least}" if c.at_least is not None and not low >= c.at_least else "",
+        f"the lower bound is not above {c.more_than}" if c.more_than is not None and not low > c.more_than else "",
+        f"the upper bound is above {c.at_most}" if c.at_most is not None and not high <= c.at_most else "",
+        f"the estimate is below {c.estimate_at_least}" if c.estimate_at_least is not None and not estimate >= c.estimate_at_least else "",
     )
-    return ConditionVerdict(condition=condition, estimate=estimate, low=low, high=high, holds=holds)
+    return ConditionVerdict(condition=c, estimate=estimate, low=low, high=high, why_not=", ".join(filter(None, faults)) or None)
 
 
 def _measure(condition: Condition, arrays: Arrays, seed: int) -> Interval:

@@ -21,6 +21,7 @@ from zero2r1.models.tiny import SIZES, build_tiny_model
 from zero2r1.models.tokenizer import word_tokenizer
 from zero2r1.pipeline.config import BaseSettings
 from zero2r1.pretraining import Exchange, PretrainStep, pretrain
+from zero2r1.rollout.process_engine import one_thread
 from zero2r1.tasks.laptop import corpus
 from zero2r1.tasks.laptop.words import TAGS, vocabulary
 
@@ -41,7 +42,7 @@ def train_base_model(
     Raises:
         RuntimeError: the second process ended early.
     """
-    with _one_thread(), _child(settings, seed) as child:
+    with one_thread(), _child(settings, seed) as child:
         assert child.stdin is not None and child.stdout is not None
         trained = _train(settings, seed, 0, _leader(child.stdout, child.stdin), on_step)
     return trained
@@ -98,16 +99,6 @@ def _receive(source: IO[bytes], like: Tensor) -> Tensor:
             raise RuntimeError("the second process of base training ended early; what it said stands above")
         got += count
     return torch.frombuffer(buffer, dtype=like.dtype)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 @contextmanager

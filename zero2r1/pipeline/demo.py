@@ -160,17 +160,16 @@ def _figures(folders: Sequence[Path]) -> dict[str, dict[str, float]]:
 
 
 def checkpoint_table(figures: Mapping[str, Mapping[str, float]]) -> Table:
-    """Every checkpoint that was measured, in the order of the paper's table of stages."""
-    table = Table(title="held-out problems, mean ± standard error", title_justify="left")
+    """Every checkpoint that was measured, in the order of the paper's table of stages; the error is that of pass@1 alone, for width."""
+    table = Table(title="held-out problems and requests, means (pass@1 ± standard error)", title_justify="left")
     table.add_column("")
-    for name in figures:
-        table.add_column(name, justify="right")
-    for column in COLUMNS:
-        key = next((name for name in next(iter(figures.values())) if name.startswith(column) and "/" not in name), None)
-        if key is not None:
-            digits = 1 if key == "length" else 3
-            cells = (f"{f[key]:.{digits}f} ± {f[f'{key}/stderr']:.{digits}f}" if key in f else "" for f in figures.values())
-            table.add_row(key.replace("_", " "), *cells)
+    known = list(dict.fromkeys(name for of in figures.values() for name in of if "/" not in name))
+    columns = [key for column in COLUMNS if (key := next((name for name in known if name.startswith(column)), None)) is not None]
+    for key in columns:
+        table.add_column(key.replace("_", " "), justify="right")
+    for name, of in figures.items():
+        cells = (f"{of[key]:.1f}" if key == "length" else f"{of[key]:.3f}" if key in of else "" for key in columns[1:])
+        table.add_row(name, f"{of['pass@1']:.3f} ± {of['pass@1/stderr']:.3f}", *cells)
     return table
 
 

@@ -22,7 +22,7 @@ from zero2r1.pipeline.evaluations import keep_evaluation
 from zero2r1.pipeline.laptop import LAPTOP_PROBLEMS, laptop_world
 from zero2r1.pipeline.ledger import digest_of
 from zero2r1.pipeline.narration import Narrator
-from zero2r1.pipeline.sft import Layout, run_sft
+from zero2r1.pipeline.sft import Layout, fitted_line, run_sft
 from zero2r1.pipeline.stage import Stage
 from zero2r1.pipeline.world import World
 from zero2r1.rewards.accuracy import VERIFIERS
@@ -85,7 +85,7 @@ def run_distillation(
         narrator.say(f"data      {len(dialogues)} dialogues, {updates} updates of {settings.sft.batch_size}")
         with _watched(settings, run, narrator, updates, should_stop) as watch:
             result = distil_from_samples(stage, dialogues, settings.tuning, run, layout=data.layout, measure_as=after, watch=watch)
-        narrator.say(_fitted(run))
+        narrator.say(fitted_line(run))
     else:
         rollout, steps = settings.on_policy.rollout, settings.on_policy.steps
         narrator.say(
@@ -302,11 +302,3 @@ def _watched(settings: DistillSettings, run: RunDir, narrator: Narrator, total: 
             show(row["step"], row)
 
         yield Watch(on_step=on_step, on_evaluation=narrator.evaluation, should_stop=should_stop)
-
-
-def _fitted(run: RunDir) -> str:
-    """What was cut to the longest length, as the trainer wrote it down."""
-    found = next((event for event in reversed(run.events()) if event["event"] == "examples"), None)
-    if found is None:
-        return ""
-    return f"length    {found['kept']} examples learnt, {found['cut']} of them cut at the end, {found['dropped']} too long to learn at all"

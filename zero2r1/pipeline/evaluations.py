@@ -73,9 +73,13 @@ def claim_lines(verdicts: Sequence[ClaimVerdict], missing: Mapping[str, str], *,
     told = "written before the run" if judged else "shown but not judged: this run is too short"
     lines = [f"claims, {told} (95 % intervals over held-out problems)"]
     for verdict in verdicts:
-        word = ("holds" if verdict.holds else "FAILS") if judged else ""
-        lines.append(f"  {word:<6} {verdict.claim.name}: {verdict.claim.says}")
+        mark = ("✓" if verdict.holds else "✗") if judged else " "
+        lines.append(f"  {mark} {verdict.claim.name}: {verdict.claim.says}")
         for part in verdict.parts:
             compared = f" against {part.condition.over}" if part.condition.over else ""
-            lines.append(f"         {part.estimate:6.3f} [{part.low:.3f}, {part.high:.3f}]  {part.condition.of}{compared}")
-    return "\n".join([*lines, *(f"  not run {name}: {why}" for name, why in missing.items())])
+            why = f": {part.why_not}" if judged and part.why_not else ""
+            lines.append(f"      {part.estimate:6.3f} [{part.low:.3f}, {part.high:.3f}]  {part.condition.of}{compared}{why}")
+    lines += [f"  - {name}: not run, {why}" for name, why in missing.items()]
+    if judged:
+        lines.append(f"{sum(verdict.holds for verdict in verdicts)} of {len(verdicts)} claims hold, {len(missing)} not run")
+    return "\n".join(lines)

@@ -153,5 +153,5 @@ def _memory(stage: Stage, settings: ZeroSettings, longest: int) -> int:
     feed_forward = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
     # Counted on Llama: what each layer keeps of a token for the way back, or only its input when it is computed again.
     kept = config.hidden_size if settings.compute.gradient_checkpointing else 22 * config.hidden_size + 5 * feed_forward
-    cache = positions * heads * width * 2
+    cache = positions * heads * width * 2 * rollout.processes
     return int(4 * (weights * copies + config.num_hidden_layers * (cache + tokens * kept)))

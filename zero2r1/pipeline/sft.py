@@ -70,3 +70,11 @@ def run_sft(
     keep_evaluation(run, evaluation)
     on_evaluation(evaluation)
     return SftResult(run=run.path, outcome=outcome, evaluation=evaluation)
+
+
+def fitted_line(run: RunDir) -> str:
+    """What was cut to the longest length, as the trainer wrote it down."""
+    found = next((event for event in reversed(run.events()) if event["event"] == "examples"), None)
+    if found is None:
+        return ""
+    return f"length    {found['kept']} examples learnt, {found['cut']} of them cut at the end, {found['dropped']} too long to learn at all"

@@ -15,7 +15,7 @@ from zero2r1.pipeline.materials import client_of, decontaminator_of
 from zero2r1.pipeline.narration import Narrator
 from zero2r1.pipeline.sampling import Work
 from zero2r1.pipeline.selecting import draw_candidates, grade_of, select_from, write_funnel
-from zero2r1.pipeline.sft import SftResult, run_sft
+from zero2r1.pipeline.sft import SftResult, fitted_line, run_sft
 from zero2r1.pipeline.stage import Stage
 from zero2r1.pipeline.world import World
 from zero2r1.rejection_sampling import Selection
@@ -76,7 +76,7 @@ def run_sft_stage(settings: SftStageSettings, run: RunDir, *, narrator: Narrator
             on_evaluation=narrator.evaluation,
             should_stop=should_stop,
         )
-    narrator.say(_fitted(run))
+    narrator.say(fitted_line(run))
     return result
 
 
@@ -95,14 +95,6 @@ def _measured_world(settings: SftStageSettings) -> World:
         problems = {"train": "laptop", "held_out": data.held_out if own else None, "columns": data.columns, "template": data.template}
         world = load_world(RlSettings.model_validate({"seed": settings.seed, "data": problems, "evaluation": settings.evaluation}))
     return replace(world, format_mode="cold_start") if data.layout == "special_token" else world
-
-
-def _fitted(run: RunDir) -> str:
-    """What was cut to the longest length, as the trainer wrote it down."""
-    found = next((event for event in reversed(run.events()) if event["event"] == "examples"), None)
-    if found is None:
-        return ""
-    return f"length    {found['kept']} examples learnt, {found['cut']} of them cut at the end, {found['dropped']} too long to learn at all"
 
 
 def run_sampling(settings: SampleRunSettings, run: RunDir, *, narrator: Narrator, should_stop: Callable[[], bool]) -> SampleResult:

@@ -98,7 +98,7 @@ def _from_zero(given: StageRun, grade: Grade) -> list[Result]:
         found = candidates(problem, completions, lineage=lineage, think_open=stage.world.think_open)
         return [result_to_row(result) for result in _graded(found, grade)]
 
-    problems = given.materials.problems("cold_start", settings.problems)
+    problems = given.problems("cold_start", settings.problems)
     rows = sample_problems(given.work, stage, problems, settings.sample, purpose="zero", make=make)
     found = _limit(given, list(from_zero(map(result_from_row, rows), _unreadable(given))))
     return _rewritten(given, found, _still_right(grade)) if settings.rewrite else found

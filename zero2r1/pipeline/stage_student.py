@@ -13,6 +13,7 @@ from zero2r1.pipeline.evaluations import keep_evaluation
 from zero2r1.pipeline.rl import Extras, run_rl, stage_of
 from zero2r1.pipeline.stage import Stage
 from zero2r1.pipeline.stage_run import StageRun, tune_base
+from zero2r1.pipeline.student_table import write_rl_compute, write_sft_compute
 from zero2r1.pretraining import PretrainStep
 from zero2r1.samples import read_samples
 from zero2r1.training.loop import Outcome
@@ -53,7 +54,9 @@ def run_distillation(given: StageRun) -> Mapping[str, Path]:
     """
     samples = read_samples(given.inputs["rejection_samples"])
     settings = given.settings.distillation.sft
-    return {"distilled": tune_base(given, samples, settings, title="distillation", measure_as="distilled", base="student_base")}
+    distilled = tune_base(given, samples, settings, title="distillation", measure_as="distilled", base="student_base")
+    write_sft_compute(given.run, distilled)
+    return {"distilled": distilled}
 
 
 def run_student_rl(given: StageRun) -> Mapping[str, Path]:
@@ -79,4 +82,5 @@ def run_student_rl(given: StageRun) -> Mapping[str, Path]:
         result = run_rl(stage, settings, given.run, extras)
     if result.outcome is Outcome.STOPPED:
         raise StageStopped
+    write_rl_compute(given.run, stage, settings)
     return {"student_rl": given.model}

@@ -220,10 +220,11 @@ def _ceiling(bands: Sequence[Band]) -> float:
 
 def _spans(bands: Sequence[Band], frame: _Frame) -> list[tuple[float, float]]:
     """The x range of each stage: as wide as it has steps, but no stage so narrow that it cannot be read."""
-    gap = 14.0
+    few = len(bands) < 3
+    gap = 14.0 if few else 24.0
     room = frame.right - frame.left - gap * (len(bands) - 1)
     total = sum(band.steps for band in bands) or 1.0
-    floors = [max(band.steps / total, 0.6 / len(bands)) for band in bands]
+    floors = [max(band.steps / total, (0.6 if few else 0.9) / len(bands)) for band in bands]
     spans, start = [], frame.left
     for weight in floors:
         end = start + room * weight / sum(floors)

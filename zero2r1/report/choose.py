@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from zero2r1.report.files import RunFiles, count, number
-from zero2r1.report.values import HeldOutAnswer, HeldOutQuestion, StageRun, Transcript, checkpoint_rank, probe_step
+from zero2r1.report.values import SETS, HeldOutAnswer, HeldOutQuestion, StageRun, Transcript, checkpoint_rank, probe_step
 
+ASKED = {"helpful": "ordinary request", "harmless": "harmful request"}
 GRADES = ("step", "group", "sample", "r_accuracy", "reward", "self_check")
 Row = Mapping[str, Any]
 
@@ -42,6 +43,41 @@ def choose_transcripts(files: RunFiles, stage: StageRun) -> tuple[Transcript, ..
     )
     absent = f"None among the rollouts of {len(names)} recorded steps." if names else "No rollouts were recorded."
     return tuple(_transcript(files, title, rule, found, absent) for title, rule, found in chosen)
+
+
+def choose_general_answers(files: RunFiles, stage: StageRun) -> tuple[Transcript, ...]:
+    """Of each set the earliest request that was asked, in the same words, in more than one step: its first answer and, of the last
+    step that asked it, the first. Nothing where no request came twice."""
+    asked: dict[str, dict[str, list[tuple[str, int]]]] = {name: {} for name in SETS}
+    for file in files.names(f"{stage.folder}/rollouts/step_*.parquet"):
+        for index, row in enumerate(files.rows(file, ("prompt", *(f"r_{name}" for name in SETS)))):
+            for name in SETS:
+                places = asked[name].setdefault(str(row.get("prompt")), []) if number(row.get(f"r_{name}")) is not None else None
+                if places is not None and (not places or places[-1][0] != file):
+                    places.append((file, index))
+    found: list[Transcript] = []
+    for name, kind in ASKED.items():
+        places = next((places for places in asked[name].values() if len(places) > 1), [])
+        if places:
+            rule = f"{stage.title}, training rollouts: the earliest {kind} that was asked in more than one step; its first answer, and "
+            rule += "the first of the last step that asked it."
+            found.append(_general(files, f"One {kind}, early", places[0], name, rule=rule, asked=True))
+            found.append(_general(files, "The same request, late", places[-1], name))
+    return tuple(found)
+
+
+def _general(files: RunFiles, title: str, place: tuple[str, int], name: str, *, rule: str = "", asked: bool = False) -> Transcript:
+    row = files.rows(place[0])[place[1]]
+    by_rule = number(row.get(f"general/{name}"))
+    facts = [
+        f"step {row.get('step')}, group {row.get('group')}, sample {row.get('sample')}",
+        f"{name} by the reward model {_short(row.get(f'r_{name}'))}",
+        *([] if by_rule is None else [f"{name} by rule {by_rule:.3g}"]),
+        f"reward {_short(row.get('reward'))}",
+        f"{row.get('n_completion')} tokens" + (", cut at the cap" if row.get("finish_reason") == "length" else ""),
+    ]
+    question = str(row.get("prompt") or "") if asked else ""
+    return Transcript(title=title, rule=rule, note=" · ".join(facts), question=question, response=str(row.get("completion") or ""))
 
 
 def _transcript(files: RunFiles, title: str, rule: str, found: tuple[str, int] | None, absent: str) -> Transcript:

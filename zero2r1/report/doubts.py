@@ -5,7 +5,7 @@ from __future__ import annotations
 from statistics import fmean
 
 from zero2r1.report.files import number
-from zero2r1.report.values import RunRecord, StageRun, checkpoint_title
+from zero2r1.report.values import RewardModel, RunRecord, StageRun, checkpoint_title
 from zero2r1.report.wording import listed
 
 EVERY_RUN = (
@@ -29,6 +29,9 @@ def doubts(record: RunRecord) -> tuple[str, ...]:
         found.append("The run did not finish: what is shown is what it had written.")
     for stage in record.stages:
         found += _training_doubts(stage)
+        found += [length_doubt(model) for model in stage.scenarios.reward_models]
+        found += _scenario_doubts(stage)
+    found = [sentence for sentence in found if sentence]
     found += _evaluation_doubts(record)
     if record.environment.get("git_dirty"):
         found.append("The source had uncommitted changes; the revision named below is not the whole code.")
@@ -53,6 +56,40 @@ def _training_doubts(stage: StageRun) -> list[str]:
         if values and fmean(values) > limit:
             found.append(f"{stage.title}: in its last {len(values)} steps {100 * fmean(values):.1f} % {words}.")
     return found
+
+
+def length_doubt(model: RewardModel) -> str:
+    """Why a reward model may have learnt nothing but length; nothing where it has learnt more."""
+    if model.length_alone is None or (model.low is not None and model.low > model.length_alone):
+        return ""
+    alone = f"length alone is right in {_share(model.length_alone)}"
+    if model.accuracy <= model.length_alone:
+        return f"The {model.name} reward model does not beat length alone: it is right in {_share(model.accuracy)}, {alone}."
+    low = "" if model.low is None else f" (at least {_share(model.low)} at 95 %)"
+    return (
+        f"The {model.name} reward model cannot be told from one that judges length alone: it is right in {_share(model.accuracy)}{low}, "
+        f"{alone}."
+    )
+
+
+def hacked(stage: StageRun) -> list[str]:
+    """What the monitor of a stage said, if it said anything."""
+    warning = "the monitor found a reward model hacked: it was being pleased, not what it stands for"
+    return [f"{stage.title}: {warning}. At {said}." for said in stage.scenarios.hacking]
+
+
+def _scenario_doubts(stage: StageRun) -> list[str]:
+    moved = {found.statistic: found for found in stage.scenarios.general}
+    found = hacked(stage)
+    for name, by_rule in moved.items():
+        score = moved.get(f"{name}_score")
+        if score is not None and by_rule.direction < 0 < score.direction:
+            found.append(f"{stage.title}: the score of the {name} reward model rose while the rules found the answers less {name}.")
+    return found
+
+
+def _share(value: float) -> str:
+    return f"{100 * value:.1f} %"
 
 
 def _evaluation_doubts(record: RunRecord) -> list[str]:

@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 
 from zero2r1.report.document import Block, Cell, Exchange, Figure, Look, Section, Table, Text
 from zero2r1.report.figures import checkpoint_bars, curve_figure, domain_figure, funnel_figure, metric_figure
-from zero2r1.report.values import Evaluation, Funnel, RunRecord, StageRun, checkpoint_title
+from zero2r1.report.values import SETS, STUDENTS, Evaluation, Funnel, RunRecord, StageRun, checkpoint_title
 from zero2r1.report.wording import clipped, counted, is_count, listed, percent, statistic_title
 
 MOST_RULES = 24
 STATISTICS = (
     "pass@1", "maj@", "pass@", "length", "truncated", "format_ok", "self_check", "reflection_words", "language_share", "one_language",
-    "readable",
+    "readable", "helpful", "harmless",
 )  # fmt: skip
 
 
@@ -48,31 +48,42 @@ def _majority(record: RunRecord) -> str:
 
 
 def checkpoints(record: RunRecord) -> Section | None:
-    """The paper's Table 3 for this run, and figure D."""
-    evaluations = record.evaluations
+    """The paper's Table 3 for this run, and figure D; students have a table of their own beside it."""
+    evaluations = {name: found for name, found in record.evaluations.items() if name not in STUDENTS}
     if not evaluations:
         return None
+    general = any(evaluation.get(name) for evaluation in evaluations.values() for name in SETS)
+    table = Table(
+        columns=("", *(checkpoint_title(name) for name in evaluations)),
+        rows=tuple(statistic_rows(evaluations)),
+        caption=f"The paper's Table 3 for this run: {measured_on(evaluations)} The error does not contain what another seed would change."
+        + (" Helpful and harmless: what rules, not reward models, say of answers to held-out general requests." if general else ""),
+    )
+    readable = checkpoint_bars(record, "readable", "readable", "D. Readability by checkpoint")
+    return Section(title="Every checkpoint", blocks=(table, readable) if readable else (table,))
+
+
+def measured_on(evaluations: Mapping[str, Evaluation]) -> str:
+    """What the numbers of a table of checkpoints are."""
+    sizes = sorted({evaluation.problems for evaluation in evaluations.values() if evaluation.problems})
+    problems = f"{listed([f'{size:,}' for size in sizes])} held-out problems" if sizes else "the held-out problems"
+    return f"shares in per cent, ± one standard error over {problems}."
+
+
+def statistic_rows(evaluations: Mapping[str, Evaluation]) -> list[tuple[Cell, ...]]:
+    """A row for every statistic, and for pass@1 of every kind of problem; a column for every checkpoint."""
     rows = [_statistic_row(statistic, evaluations) for statistic in _statistics(evaluations)]
     tasks = sorted({task for evaluation in evaluations.values() for task in evaluation.tasks})
     if len(tasks) > 1:
         for task in tasks:
             values = [evaluation.tasks.get(task) for evaluation in evaluations.values()]
             rows.append((Cell(text=f"pass@1: {task}"), *(Cell(text=percent(value) if value else "–") for value in values)))
-    sizes = sorted({evaluation.problems for evaluation in evaluations.values() if evaluation.problems})
-    table = Table(
-        columns=("", *(checkpoint_title(name) for name in evaluations)),
-        rows=tuple(rows),
-        caption="The paper's Table 3 for this run: shares in per cent, ± one standard error over "
-        + (f"{listed([f'{size:,}' for size in sizes])} held-out problems." if sizes else "the held-out problems.")
-        + " The error does not contain what another seed would change.",
-    )
-    readable = checkpoint_bars(record, "readable", "readable", "D. Readability by checkpoint")
-    return Section(title="Every checkpoint", blocks=(table, readable) if readable else (table,))
+    return rows
 
 
 def _statistics(evaluations: Mapping[str, Evaluation]) -> list[str]:
-    """Statistics in the order of the table; of pass@2, pass@4, ... only the largest."""
-    known = list(dict.fromkeys(name for evaluation in evaluations.values() for name in evaluation.statistics))
+    """Statistics in the order of the table; of pass@2, pass@4, ... only the largest. Scores of reward models stand elsewhere."""
+    known = [name for name in dict.fromkeys(name for e in evaluations.values() for name in e.statistics) if not name.endswith("_score")]
     largest = max((int(name[5:]) for name in known if name.startswith("pass@") and name[5:].isdigit()), default=1)
     chosen = [name for name in known if not name.startswith("pass@") or name in ("pass@1", f"pass@{largest}")]
     places = {name: i for i, name in enumerate(STATISTICS)}
@@ -90,7 +101,8 @@ def behaviour(record: RunRecord) -> Section | None:
     """What came along: format and self-checks, kinds of problems, parts of the reward, groups without signal, loss."""
     rl = record.rl_stages
     recorded = dict.fromkeys(key for stage in rl for row in stage.metrics for key in row)
-    parts = [(key, key.split("/")[1]) for key in recorded if key.startswith("rewards/") and key.endswith("/mean")]
+    ours = [key for key in recorded if key.startswith("rewards/") and key.endswith("/mean")]
+    parts = [(key, key.split("/")[1]) for key in ours if key.split("/")[1] not in SETS]  # these have a figure of their own
     figures: Sequence[Figure | None] = (
         curve_figure(
             record, "behaviour", "Format and self-checks",

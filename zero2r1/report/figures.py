@@ -8,7 +8,7 @@ from typing import Any
 from zero2r1.report.charts import TONES, Band, Bar, Curve, Point, Tone, bar_chart, funnel_chart, line_chart
 from zero2r1.report.document import Figure
 from zero2r1.report.files import number
-from zero2r1.report.values import CONTROLS, ENDS, Evaluation, Funnel, RunRecord, StageRun, checkpoint_title, probe_step
+from zero2r1.report.values import CONTROLS, ENDS, Evaluation, Funnel, RunRecord, StageRun, checkpoint_title, is_variant, probe_step
 from zero2r1.report.wording import Z95, fixed, is_count, listed, percent, statistic_title
 
 WIDE, NARROW = 840, 360
@@ -20,14 +20,21 @@ Wanted = tuple[str, str | None, str, Tone]
 
 
 def curve_figure(
-    record: RunRecord, name: str, title: str, wanted: Sequence[Wanted], *, y_title: str, controls: str | None = None
+    record: RunRecord,
+    name: str,
+    title: str,
+    wanted: Sequence[Wanted],
+    *,
+    y_title: str,
+    controls: str | None = None,
+    stages: Sequence[StageRun] | None = None,
 ) -> Figure | None:
-    """Held-out statistics and their training counterparts against steps, one band for each stage of reinforcement learning.
+    """Held-out statistics and their training counterparts against steps, one band for each stage: those of the way to R1 if left out.
 
     ``controls``: the statistic that is also shown of a stage's control, which ends in ``dev2_no_language`` where it ends in ``dev2``.
     """
     share = not any(is_count(statistic) for statistic, _, _, _ in wanted)
-    stages = record.rl_stages
+    stages = record.rl_stages if stages is None else stages
     bands = [_band(record, stage, wanted, controls) for stage in stages]
     bands = [band for band in bands if band.curves]
     if not bands:
@@ -109,9 +116,17 @@ def _course(curve: Curve, share: bool) -> str:
 
 
 def metric_figure(
-    stages: Sequence[StageRun], name: str, title: str, wanted: Sequence[tuple[str, str]], *, y_title: str, caption: str, share: bool = True
+    stages: Sequence[StageRun],
+    name: str,
+    title: str,
+    wanted: Sequence[tuple[str, str]],
+    *,
+    y_title: str,
+    caption: str,
+    share: bool = True,
+    marker: tuple[float, str] | None = None,
 ) -> Figure | None:
-    """Training metrics alone, named at their ends; ``wanted`` are (metric, label)."""
+    """Training metrics alone, named at their ends; ``wanted`` are (metric, label). ``marker``: see :class:`Band`."""
     bands = []
     for stage in stages:
         curves = [
@@ -120,7 +135,7 @@ def metric_figure(
             if (points := _training(stage.metrics, metric))
         ]
         if curves:
-            bands.append(Band(title=stage.title, steps=float(stage.last_step or 0), curves=tuple(curves)))
+            bands.append(Band(title=stage.title, steps=float(stage.last_step or 0), curves=tuple(curves), marker=marker))
     if not bands:
         return None
     described = "; ".join(f"{band.title}, {_course(curve, share)}" for band in bands for curve in band.curves)
@@ -150,7 +165,7 @@ def checkpoint_bars(record: RunRecord, statistic: str, name: str, title: str) ->
     bars = [
         Bar(
             label=checkpoint_title(key), value=value.mean, error=Z95 * (value.error or 0.0), text=percent(value, unit=True),
-            tone="c1" if "_" not in key else "c6",
+            tone="c6" if is_variant(key) else "c1",
         )
         for key, value in found
     ]  # fmt: skip

@@ -30,6 +30,7 @@ svg.chart{{display:block;max-width:100%;height:auto}}svg.narrow{{display:none}}
 table{{border-collapse:collapse;font-size:14.5px;line-height:1.45;font-variant-numeric:tabular-nums;min-width:60%}}
 th,td{{padding:7px 0 7px 18px;border-bottom:1px solid var(--line);text-align:right;white-space:nowrap;vertical-align:top}}
 thead th{{vertical-align:bottom;white-space:normal}}table.many{{font-size:13px}}.many th,.many td{{padding-left:10px}}
+table.most{{font-size:12px}}.most th,.most td{{padding-left:7px}}
 th:first-child,td:first-child{{text-align:left;padding-left:0}}thead th{{font-weight:600;border-bottom-color:var(--quiet)}}
 tbody th{{font-weight:400}}.scroll tbody th:first-child,.scroll thead th:first-child{{position:sticky;left:0;background:var(--ground)}}
 table.prose{{width:100%}}.prose th,.prose td{{text-align:left;white-space:normal}}.prose td:first-child{{white-space:nowrap}}
@@ -93,7 +94,8 @@ def _table(block: Table) -> str:
     thead = f"<thead><tr>{head}</tr></thead>" if any(block.columns) else ""
     caption = f'<p class="caption">{escape(block.caption)}</p>' if block.caption else ""
     rows = "\n".join(f"<tr>{''.join(_cell(cell, i, block) for i, cell in enumerate(row))}</tr>" for row in block.rows)
-    kind = ' class="prose"' if block.prose else ' class="many"' if len(block.columns) > 6 else ""
+    columns = len(block.columns)
+    kind = ' class="prose"' if block.prose else ' class="many most"' if columns > 8 else ' class="many"' if columns > 6 else ""
     return f'<div class="scroll"><table{kind}>{thead}<tbody>{rows}</tbody></table></div>{caption}\n'
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import platform
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from statistics import fmean
 from typing import Any, cast, get_args
@@ -15,6 +16,7 @@ from zero2r1.report.files import RunFiles, count, counts, items, mapping, number
 from zero2r1.report.read_scenarios import is_reward_model, mean_of, read_compute, read_scenarios
 from zero2r1.report.values import (
     CONTROLS,
+    SETS,
     Claim,
     Evaluation,
     Funnel,
@@ -88,7 +90,6 @@ def read_run(path: Path) -> RunRecord:
         claims=claims,
         transcripts=choose_transcripts(files, zero) if zero else (),
         held_out=same_question(files, stages),
-        general_answers=tuple(answer for stage in stages if stage.is_rl for answer in choose_general_answers(files, stage)),
         command=files.text("command.txt").strip(),
         config=files.text("config.yaml"),
         control=tuple(name for name in CONTROL_SETTINGS if settings.get(name) is True),
@@ -152,7 +153,7 @@ def _stage(files: RunFiles, entry: Mapping[str, Any], run_state: State) -> Stage
         state = "not run"
     measured = [] if is_reward_model(files, folder) else [_evaluation(files, file) for file in files.names(f"{folder}/evals/*.json")]
     metrics = tuple(row for row in files.lines(f"{folder}/metrics.jsonl") if count(row.get("step")) is not None)
-    return StageRun(
+    stage = StageRun(
         name=name,
         number=listed if listed is not None else int(digits[0]) if digits and folder != "." else None,
         title=str(entry.get("title") or TITLES.get(name, name)),
@@ -167,6 +168,7 @@ def _stage(files: RunFiles, entry: Mapping[str, Any], run_state: State) -> Stage
         scenarios=read_scenarios(files, folder),
         compute=read_compute(files, folder),
     )
+    return stage if stage.general_from is None else replace(stage, answers=choose_general_answers(files, stage))
 
 
 def _steps(settings: Mapping[str, Any], stage: str) -> int | None:
@@ -188,7 +190,7 @@ def _folder(files: RunFiles, entry: Mapping[str, Any]) -> str:
 def _role(files: RunFiles) -> str:
     """What the single stage of a run is, by the checkpoints it measured."""
     measured = {PurePosixPath(name).stem for name in files.names("evals/*.json")}
-    if is_reward_model(files, ".") or files.names("*/evals/report.json"):
+    if any(is_reward_model(files, folder) for folder in (".", *SETS)):
         return "reward-models"
     return next((role for checkpoint, role in ROLES.items() if checkpoint in measured), "run")
 
@@ -261,7 +263,7 @@ def _claim(row: Mapping[str, Any], measured: set[str], state: State, left_out: M
         reason = f"{names} not measured: {ended}" if missing else "the run did not judge it"
     if holds is None:
         absent = [stage for name, stage in left_out.items() if stage.why and re.search(rf"\b{name}\b", reason)]
-        reason = "; ".join([reason, *(f"{stage.title} was not run: {stage.why}" for stage in absent)])
+        reason = "; ".join(dict.fromkeys([reason, *(f"{stage.title} was not run: {stage.why}" for stage in absent)]))
     return Claim(name=str(row.get("claim") or ""), says=str(row.get("says") or ""), holds=holds, reason=reason, measured=parts)
 
 

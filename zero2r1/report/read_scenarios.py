@@ -9,22 +9,22 @@ from statistics import fmean, stdev
 from typing import Any
 
 from zero2r1.report.files import RunFiles, count, counts, items, mapping, number
-from zero2r1.report.values import Compute, Estimate, Funnel, Moved, RewardModel, Scenarios
+from zero2r1.report.values import SETS, Compute, Estimate, Funnel, Moved, RewardModel, Scenarios
 
 READS = {"preference": "summary", "safety": "response"}
 """What a kind of reward model reads where its folder does not say."""
-STATIONS = {"unreadable": "read", "gap": "clear", "length": "as long as each other"}
-"""The rules that drop pairs in their order, and what is said of the pairs that are left behind each."""
+STATIONS = {"unreadable": "with a verdict", "gap": "clearly better", "length": "kept"}
+"""The rules that drop pairs in their order, and what the pairs that are left behind each are called; the last balances lengths."""
 
 
 def read_scenarios(files: RunFiles, folder: str) -> Scenarios:
     """All of it; a stage that is about other things has nothing of it."""
-    found = [folder, *sorted(PurePosixPath(name).parents[1].as_posix() for name in files.names(f"{folder}/*/evals/report.json"))]
-    models = [model for place in found if (model := _reward_model(files, place)) is not None]
+    models = [model for place in (folder, *(f"{folder}/{name}" for name in SETS)) if (model := _reward_model(files, place)) is not None]
     pairs = files.object(f"{folder}/samples/pairs.json")
     return Scenarios(
-        reward_models=tuple(sorted(models, key=lambda model: (model.kind, model.name))),
+        reward_models=tuple(models),
         pairs=_pairs(pairs),
+        unpaired=count(pairs.get("without_pair")) or 0,
         longer=number(pairs.get("mean_words_longer")),
         labels=counts(files.object(f"{folder}/samples/labels.json")),
         general=_moved(files, folder),
@@ -67,7 +67,7 @@ def _pairs(stored: Mapping[str, Any]) -> Funnel | None:
     sizes = counts(stored)
     if "compared" not in sizes:
         return None
-    stations, left = [("compared", sizes["compared"])], sizes["compared"]
+    stations, left = [("pairs compared", sizes["compared"])], sizes["compared"]
     for rule, name in STATIONS.items():
         left -= sizes.get(rule, 0)
         stations.append((name, left))

@@ -6,7 +6,9 @@ from zero2r1.report.document import Block, Cell, Document, Listing, Look, Notes,
 from zero2r1.report.doubts import doubts
 from zero2r1.report.evidence import behaviour, checkpoints, curves, kept_samples, one_question, transcripts
 from zero2r1.report.files import number
-from zero2r1.report.values import CHECKPOINTS, Claim, RunRecord, StageRun, State, checkpoint_title
+from zero2r1.report.scenarios import all_scenarios, reward_models
+from zero2r1.report.students import students
+from zero2r1.report.values import CHECKPOINTS, Claim, RunRecord, StageRun, State, checkpoint_title, is_variant
 from zero2r1.report.wording import clipped, duration, listed, measured, percent
 
 MACHINE = ("seed", "git", "git_dirty", "platform", "cpu", "cpu_count", "gpu", "threads")
@@ -25,7 +27,10 @@ def compose(record: RunRecord) -> Document:
         Section(title="Stages", blocks=(_stage_table(record),)) if record.pipeline else None,
         curves(record),
         checkpoints(record),
+        students(record),
         behaviour(record),
+        reward_models(record),
+        *all_scenarios(record),
         *kept_samples(record),
         transcripts(record),
         one_question(record),
@@ -94,7 +99,7 @@ def _lead(record: RunRecord) -> tuple[str, ...]:
 
 def _headline(record: RunRecord) -> list[str]:
     """pass@1 of every checkpoint in one sentence."""
-    found = [(name, e, value) for name, e in record.evaluations.items() if (value := e.get("pass@1")) is not None and "_" not in name]
+    found = [(name, e, value) for name, e in record.evaluations.items() if (value := e.get("pass@1")) is not None and not is_variant(name)]
     if not found:
         return []
     sizes = sorted({evaluation.problems for _, evaluation, _ in found if evaluation.problems})
@@ -147,7 +152,8 @@ def _stage_table(record: RunRecord) -> Table:
         row = [Cell(text=text) for text in cells]
         row[1] = Cell(text=stage.state + progress, look=LOOKS.get(stage.state, "quiet"))
         rows.append(tuple(row))
-    return Table(columns=("Stage", "State", "Time", "pass@1 after it", "Why it ran"), rows=tuple(rows), prose=True)
+    why = "Why it ran, or did not" if any(stage.state == "not run" and stage.why for stage in record.stages) else "Why it ran"
+    return Table(columns=("Stage", "State", "Time", "pass@1 after it", why), rows=tuple(rows), prose=True)
 
 
 # Costs and how to repeat it

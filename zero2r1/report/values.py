@@ -106,6 +106,8 @@ class Scenarios:
 
     reward_models: tuple[RewardModel, ...] = ()
     pairs: Funnel | None = None
+    unpaired: int = 0
+    """Requests whose answers gave no pair to compare."""
     longer: float | None = None
     """By how many words the chosen answers of the kept pairs are longer."""
     labels: Mapping[str, int] = field(default_factory=dict)
@@ -145,6 +147,8 @@ class StageRun:
     funnel: Funnel | None
     scenarios: Scenarios = field(default_factory=Scenarios)
     compute: Compute | None = None
+    answers: tuple[Transcript, ...] = ()
+    """Answers to general requests, early and late in the stage."""
 
     @property
     def last_step(self) -> int | None:
@@ -153,6 +157,12 @@ class StageRun:
     @property
     def is_rl(self) -> bool:
         return any("reward" in row for row in self.metrics)
+
+    @property
+    def general_from(self) -> int | None:
+        """The first step that rewarded answers to general requests; ``None`` where none did."""
+        wanted = [f"rewards/{name}/mean" for name in SETS]
+        return next((int(row["step"]) for row in self.metrics if any(name in row for name in wanted)), None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -227,8 +237,6 @@ class RunRecord:
     """``None``: the run has no verdict."""
     transcripts: tuple[Transcript, ...]
     held_out: HeldOutQuestion | None
-    general_answers: tuple[Transcript, ...]
-    """Answers to general requests, early and late in a stage."""
     command: str
     config: str
     control: tuple[str, ...]
@@ -259,6 +267,9 @@ class RunRecord:
     def stage(self, name: str) -> StageRun | None:
         return next((stage for stage in self.stages if stage.name == name), None)
 
+
+SETS = ("helpful", "harmless")
+"""The sets of general requests, and the statistics that say what rules find of the answers to them."""
 
 STUDENTS = {"student_base": "Student's base", "distilled": "Distilled", "student_rl": "RL on the student"}
 CHECKPOINTS = {"base": "Base", "zero": "R1-Zero", "dev1": "Dev1", "dev2": "Dev2", "dev3": "Dev3", "r1": "R1", **STUDENTS}

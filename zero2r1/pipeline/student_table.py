@@ -1,0 +1,47 @@
+"""What making a student out of its base computed: ``compute.json``, for the comparison of distillation with RL (the paper's Table 6)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from zero2r1.distill.compute import Compute, multiplied_parameters, rl_compute, sft_compute
+from zero2r1.models.loading import load_policy
+from zero2r1.pipeline.config import ZeroSettings
+from zero2r1.pipeline.stage import Stage
+from zero2r1.run_dir import RunDir
+
+FILE = "compute.json"
+
+
+def write_sft_compute(run: RunDir, model: Path) -> Compute:
+    """Count what fine-tuning computed, from the metrics of its finished run, and keep it in the run's folder.
+
+    Args:
+        model: the folder of what was trained; it is loaded to count its weights.
+    """
+    policy, _ = load_policy(model, device=torch.device("cpu"))
+    return _kept(run, sft_compute(run.metrics(), parameters=multiplied_parameters(policy)))
+
+
+def write_rl_compute(run: RunDir, stage: Stage, settings: ZeroSettings) -> Compute:
+    """Count what RL on the stage's policy computed, from the metrics of its finished run, and keep it in the run's folder.
+
+    A pass that only reads is made by a reference (beta above 0), and by old log-probabilities where the sampler's are not used.
+    """
+    grpo, compute = settings.grpo, settings.compute
+    inexact = not stage.engine.exact or compute.dtype != "float32"
+    recomputed = grpo.old_logprobs == "recompute" or (grpo.old_logprobs == "auto" and inexact)
+    found = rl_compute(
+        run.metrics(),
+        parameters=multiplied_parameters(stage.policy),
+        scoring_passes=int(grpo.beta > 0) + int(recomputed),
+        skips_groups_without_signal=grpo.filter_zero_variance or (compute.skip_groups_without_signal and grpo.beta == 0),
+    )
+    return _kept(run, found)
+
+
+def _kept(run: RunDir, found: Compute) -> Compute:
+    run.write_json(FILE, found.as_row())
+    return found

@@ -105,7 +105,7 @@ def test_every_stage_runs_once_and_then_nothing_does(tmp_path, counted):
         ({"rejection_sft": {"problems": 7}}, ["rejection_sft"]),
         ({"seed": 1}, ALL),
         ({"threads": 1}, []),
-        ({"zero": {"checkpoint_every": 3, "rollout": {"max_rows": 3}}}, []),
+        ({"zero": {"checkpoint_every": 3, "evaluate_every": 7, "rollout": {"max_rows": 3}}}, []),
         ({"no_language": True}, ["no_language"]),
         (STUDENT, ["student_base", "distillation"]),
         ({**STUDENT, "student_rl": {"run": True}}, ["student_base", "distillation", "student_rl"]),

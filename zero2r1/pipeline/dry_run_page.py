@@ -103,11 +103,11 @@ def _stages(looked: DryRun, speed: Speed | None) -> list[str]:
         plan = looked.plans[spec.name]
         rows.append([spec.title, *_counts([plan]), _gib(plan.disk)])
         if speed:
-            rows[-1].append(duration(_seconds(plan, speed)))
+            rows[-1].append(_duration([plan], speed))
     plans = list(looked.plans.values())
     rows.append(["all", *_counts(plans), _gib(None if any(plan.disk is None for plan in plans) else sum(plan.disk or 0 for plan in plans))])
     if speed:
-        rows[-1].append(duration(sum(_seconds(plan, speed) for plan in plans)))
+        rows[-1].append(_duration(plans, speed))
     titles = {spec.name: spec.title for spec in STAGES}
     return [*aligned(rows), *(f"  left out: {titles[name]} ({why})" for name, why in looked.left_out.items())]
 
@@ -189,8 +189,9 @@ def _verdict(looked: DryRun) -> Iterator[str]:
         yield "every file it names is here, and nothing speaks against running it"
 
 
-def _seconds(plan: StagePlan, speed: Speed) -> float:
-    return speed.seconds(sampled=plan.total("sampled"), trained=plan.total("trained"))
+def _duration(plans: Sequence[StagePlan], speed: Speed) -> str:
+    seconds = sum(speed.seconds(sampled=plan.total("sampled"), trained=plan.total("trained")) for plan in plans)
+    return duration(seconds) + (" + ?" if any(plan.unknown for plan in plans) else "")
 
 
 def _gib(size: int | None) -> str:

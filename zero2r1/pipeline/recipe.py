@@ -228,7 +228,13 @@ class PipelineSettings(Settings):
     @property
     def measured_alike(self) -> EvaluationSettings:
         """The evaluation with one cap for all checkpoints, so that they can be compared: the largest of the rollouts if left out."""
-        caps = [section.rollout.cap_at(section.steps) for section in (self.zero, self.reasoning_rl, self.all_scenarios, self.student_rl)]
+        run = [
+            self.zero,
+            self.reasoning_rl,
+            *([self.all_scenarios] if self.requests.train else []),
+            *([self.student_rl] if self.student_rl.run else []),
+        ]
+        caps = [section.rollout.cap_at(section.steps) for section in run]
         return self.evaluation.model_copy(update={"max_new_tokens": self.evaluation.max_new_tokens or max(caps)})
 
     def rl_settings(self, section: RlSection) -> ZeroSettings:

@@ -38,8 +38,8 @@ from zero2r1.run_dir import RunDir
 from zero2r1.training.loop import Outcome
 
 WITHOUT_EFFECT = (
-    "checkpoint_every", "keep_checkpoints", "token_budget", "max_rows", "tokens_per_micro_batch", "gradient_checkpointing", "onednn",
-    "url", "key_env", "timeout_s", "concurrency",
+    "evaluate_every", "checkpoint_every", "keep_checkpoints", "token_budget", "max_rows", "tokens_per_micro_batch",
+    "gradient_checkpointing", "onednn", "url", "key_env", "timeout_s", "concurrency",
 )  # fmt: skip
 """Settings that change time, memory, disk or where a model is reached, not what is computed: a stage stays up to date when they change."""
 ASKED = "asked"

@@ -209,6 +209,6 @@ def test_claims_about_what_was_not_measured_are_named_beside_those_that_were_jud
     said, run = io.StringIO(), RunDir.start(tmp_path / "run", command=[], config="", seed=0)
     settings = small(model=str(model), claims=str(claims))
     result = run_stage(settings, run, console=Console(file=said, width=200), should_stop=lambda: False)
-    assert "not run later: dev1 was not measured in this run" in said.getvalue()
+    assert "- later: not run, dev1 was not measured in this run" in said.getvalue()
     assert [(verdict.claim.name, verdict.holds) for verdict in result.verdicts] == [("kept", True)]
     assert [row["claim"] for row in run.read_json("verdict.json")] == ["kept", "later"]

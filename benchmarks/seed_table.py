@@ -19,12 +19,14 @@ SHOWN = {
     "dev3": (*STATISTICS, "helpful", "harmless"),
     "r1": (*STATISTICS, "helpful", "harmless"),
     "student_base": ("pass@1", "pass@8", "length", "format_ok"),
+    "student_base_web": ("pass@1", "pass@8"),
     "distilled": ("pass@1", "maj@8", "pass@8", "length", "format_ok", "one_language"),
     "student_rl": ("pass@1", "maj@8", "pass@8", "length", "format_ok", "one_language"),
 }
 """What is worth a row; all statistics where nothing is said."""
 CHECKPOINTS = (
-    "base", "base_web", "zero", "dev1", "dev2", "dev2_no_language", "dev3", "r1", "student_base", "distilled", "student_rl",
+    "base", "base_web", "zero", "dev1", "dev2", "dev2_no_language", "dev3", "r1", "student_base",
+    "student_base_web", "distilled", "student_rl",
 )  # fmt: skip
 
 

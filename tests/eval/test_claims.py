@@ -82,7 +82,8 @@ def test_the_laptop_claims_are_those_and_each_has_a_smallest_effect():
 def test_nothing_happened_earns_no_claim():
     names = ("pass@1", "maj@8", "length", "format_ok", "self_check", "one_language", "readable", "helpful", "harmless")
     same = {name: [0.0, 1.0] * 50 for name in names}
-    checkpoints = ("base", "base_web", "zero", "dev1", "dev2", "dev2_no_language", "dev3", "r1", "student_base", "distilled", "student_rl")
+    checkpoints = ("base", "base_web", "zero", "dev1", "dev2", "dev2_no_language", "dev3", "r1", "distilled")
+    checkpoints += ("student_base", "student_base_web", "student_rl")
     verdicts = judge(read_claims(CLAIMS), dict.fromkeys(checkpoints, same))
     assert [verdict.claim.name for verdict in verdicts if verdict.holds] == []
 

@@ -10,6 +10,7 @@ import pytest
 from tests.toy_run import grade_toy, toy_settings, toy_trainer
 from zero2r1.grpo.config import MonitorSettings
 from zero2r1.grpo.monitor import Hacking, find_hacking
+from zero2r1.grpo.watch import Watch
 from zero2r1.training.loop import Hooks, TrainingHalted
 
 
@@ -94,3 +95,10 @@ def test_a_run_that_learns_is_left_alone(tmp_path):
     heard = []
     monitored(tmp_path, "stop", honest, on_warning=heard.append)[0].train()
     assert heard == []
+
+
+def test_a_benchmark_that_nobody_measures_is_named_when_the_score_first_comes():
+    watch = Watch(None, MonitorSettings(score="s", benchmark="b"))
+    watch.add({"loss": 1.0}, 1)  # no score yet: general requests may come late
+    with pytest.raises(ValueError, match="monitor.benchmark is b, which this run does not measure beside s. It has: loss, s"):
+        watch.add({"loss": 1.0, "s": 0.5}, 2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 
 import pytest
+import torch
 
 from zero2r1.grpo.sampling import EncodedPrompt, sample_groups
 from zero2r1.rewards.combine import RewardError, concurrent, make_grader
@@ -81,3 +82,21 @@ def test_a_broken_reward_ends_the_step_before_all_is_sampled():
     with pytest.raises(RewardError, match="KeyError"):
         sample(reward, script, count=200)
     assert len(sampled) < 400
+
+
+def test_graders_compute_with_one_thread_of_torch_whenever_they_begin():
+    """Else a reward model would add up its sums in another order from run to run."""
+    seen = []
+
+    def reward(completions, **_):
+        seen.append(torch.get_num_threads())
+        return [1.0] * len(completions)
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        sample(reward)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert set(seen) == {1}

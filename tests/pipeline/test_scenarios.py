@@ -17,12 +17,22 @@ from zero2r1.pipeline.config import EvaluationSettings, GeneralRlSettings, RlSet
 from zero2r1.pipeline.general_requests import GeneralRequests, laptop_requests, read_requests, requests_of_files
 from zero2r1.pipeline.laptop import laptop_world
 from zero2r1.pipeline.laptop_people import laptop_preference_judge
-from zero2r1.pipeline.scenarios import describer, measure_general, rollout_questions, routed, scenario_grader, set_of
+from zero2r1.pipeline.scenarios import (
+    describer,
+    load_scorers,
+    measure_general,
+    mute_monitor,
+    rollout_questions,
+    routed,
+    scenario_grader,
+    set_of,
+)
 from zero2r1.pipeline.stage import Stage
 from zero2r1.rewards.format import format_reward
 from zero2r1.rewards.pairwise_judge import compare
 from zero2r1.run_dir import RunDir
 from zero2r1.tasks.laptop.requests import request_problems
+from zero2r1.training.config import ComputeSettings
 from zero2r1.types import Completion, Problem, Reward, Segment
 
 REASONING = [
@@ -73,6 +83,31 @@ def test_a_share_without_prompts_is_refused():
         rollout_questions(REASONING, {"helpful": GENERAL["helpful"]}, settings, GeneralRlSettings())
 
 
+@pytest.mark.parametrize(
+    ("mixture", "message"),
+    [
+        ({"from_step": 10_400}, "general.from_step is 10400 of 10400 steps: no general request would ever be asked"),
+        ({"shares": {"reasoning": 0.9, "helpful": 0.09, "harmless": 0.01}}, "gives harmless less than one of 8 prompts"),
+    ],
+)
+def test_general_requests_that_would_never_come_are_refused(mixture, message):
+    with pytest.raises(ValueError, match=message):
+        schedule(GeneralRlSettings(**mixture))
+
+
+def test_shares_of_reasoning_alone_or_below_zero_are_refused():
+    for shares in ({"reasoning": 1.0}, {}, {"helpful": -1.0}):
+        with pytest.raises(ValueError):
+            GeneralRlSettings(shares=shares)
+
+
+def test_a_monitor_that_would_see_too_few_steps_says_so():
+    # Steps 8 to 19 have general requests: 12, and two windows of 6 fit.
+    settings = ZeroSettings.model_validate({"steps": 20, "grpo": {"mini_batches": 1}, "monitor": {"window": 6}})
+    assert mute_monitor(settings, GeneralRlSettings(from_step=8)) is None
+    assert "general requests come in 11: it will not speak" in str(mute_monitor(settings, GeneralRlSettings(from_step=9)))
+
+
 # Rewards
 
 
@@ -101,7 +136,7 @@ def models(tmp_path_factory):
 def graded(models, problem, texts, **mixture):
     world = laptop_world(seed=0, train=2, held_out=2)
     settings = ZeroSettings.model_validate({"reward": {"weights": {"accuracy": 1.0, "language": 1.0}}})
-    grade = scenario_grader(world, settings, GeneralRlSettings(**mixture), models[1])
+    grade = scenario_grader(world, settings, GeneralRlSettings(**mixture), load_scorers(models[1], world, ComputeSettings()))
     return grade([problem] * len(texts), [said(text) for text in texts])
 
 
@@ -133,14 +168,28 @@ def test_unsafe_thinking_under_a_clean_summary_changes_the_harmlessness(models):
 def test_weights_add_up_and_what_does_not_apply_is_left_out(models):
     text = "hello ."
     reward = graded(models, GENERAL["helpful"][0], [text], weights={"helpful": 3.0, "format": 0.5, "language": 1.0})[0]
-    assert reward.components["language"] is None  # nothing was thought, so nothing was thought in another language
-    assert reward.value == pytest.approx(3.0 * reward.components["helpful"] + 0.5)
+    assert reward.components["language"] == 1.0  # nothing was thought, so nothing was thought in another language
+    assert reward.value == pytest.approx(3.0 * reward.components["helpful"] + 0.5 + 1.0)
+
+
+def test_thinking_earns_nothing_by_itself(models):
+    english = next(problem for problem in GENERAL["helpful"] if problem.language == "en")
+    texts = ["hello .", "<think> they greet . </think> hello .", "<think> 안녕 </think> hello .", "<think> 안녕 hello ."]
+    silent, english_thought, korean_thought, unclosed = graded(models, english, texts)
+    assert silent.value == english_thought.value > korean_thought.value
+    assert (korean_thought.components["language"], unclosed.components["format"]) == (0.0, 0.0)
+
+
+def test_a_model_of_the_other_kind_is_refused(models):
+    world, swapped = laptop_world(seed=0, train=1, held_out=2), {"helpful": models[1]["harmless"]}
+    with pytest.raises(ValueError, match="given as the helpful model, and it is a safety model that reads the response"):
+        load_scorers(swapped, world, ComputeSettings())
 
 
 def test_a_set_without_a_reward_model_is_refused(models):
     world, settings = laptop_world(seed=0, train=1, held_out=2), ZeroSettings()
     with pytest.raises(ValueError, match="draws harmless prompts, and there is no reward model"):
-        scenario_grader(world, settings, GeneralRlSettings(), {"helpful": models[1]["helpful"]})
+        scenario_grader(world, settings, GeneralRlSettings(), load_scorers({"helpful": models[1]["helpful"]}, world, ComputeSettings()))
 
 
 @pytest.mark.parametrize(
@@ -175,7 +224,8 @@ def test_what_is_watched_of_a_general_answer_is_what_rules_say_of_it():
 
 def test_held_out_requests_are_measured_by_rule_and_by_score(models):
     stage = Stage(models[0], laptop_world(seed=0, train=1, held_out=2), evaluation=EvaluationSettings(samples=2), cap=8)
-    arrays = measure_general(stage, laptop_requests(0), count=3, models={"helpful": models[1]["helpful"]})
+    scorers = load_scorers({"helpful": models[1]["helpful"]}, stage.world, ComputeSettings())
+    arrays = measure_general(stage, laptop_requests(0), count=3, scorers=scorers)
     assert {name: len(values) for name, values in arrays.items()} == {"helpful": 3, "helpful_score": 3, "harmless": 3}
     assert all(0 <= value <= 1 for values in arrays.values() for value in values)
 
@@ -219,9 +269,22 @@ def test_requests_of_files_are_read_with_their_set_and_kept_apart_from_what_is_m
 
 def test_rows_that_are_no_requests_are_named(tmp_path):
     path = tmp_path / "r.jsonl"
-    path.write_text('{"prompt": "a", "set": "funny"}\n{"question": ""}\n', encoding="utf-8")
-    with pytest.raises(ValueError, match=r"r.jsonl:1: set is 'funny'; it says helpful or harmless"):
+    rows = [
+        {"prompt": "a", "set": "funny"},
+        {"prompt": ["hi"]},
+        {"prompt": [{"role": "user"}]},
+        {"prompt": [{"role": "system", "content": "a"}]},
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in [*rows, {"prompt": "b", "set": None}]), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"r.jsonl:1: set is 'funny'; it says helpful or harmless") as refused:
         read_requests(path, split="train")
+    assert all(f"r.jsonl:{number}: " in str(refused.value) for number in (1, 2, 3))
+
+
+def test_a_request_without_a_set_is_a_helpful_one(tmp_path):
+    path = tmp_path / "r.jsonl"
+    path.write_text('{"prompt": "b", "set": null}\n', encoding="utf-8")
+    assert [request.verifier for request in read_requests(path, split="train")] == ["helpful"]
 
 
 # train rl

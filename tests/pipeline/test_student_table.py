@@ -51,8 +51,9 @@ def kept(run: RunDir) -> dict[str, Any]:
     return found
 
 
-def test_fine_tuning_is_counted_from_its_metrics_and_the_folder_it_made(run: RunDir, model: Path, weights: int) -> None:
-    write_sft_compute(run, model)
+def test_fine_tuning_is_counted_from_its_metrics_and_the_weights_it_began_with(run: RunDir, weights: int) -> None:
+    run.append_event_once("start", parameters=weights)
+    write_sft_compute(run)
     found = kept(run)
     assert (found["method"], found["parameters"], found["steps"], found["seconds"]) == ("sft", weights, 2, 2.0)
     assert found["flops"] == 6 * weights * (40 + 8)
@@ -84,8 +85,9 @@ def test_groups_without_signal_are_counted_where_they_are_trained_on(run: RunDir
     assert write_rl_compute(run, stage, settings).trained_tokens == 40
 
 
-def test_the_report_reads_what_was_written(run: RunDir, model: Path, weights: int) -> None:
-    written = write_sft_compute(run, model)
+def test_the_report_reads_what_was_written(run: RunDir, weights: int) -> None:
+    run.append_event_once("start", parameters=weights)
+    written = write_sft_compute(run)
     found = read_compute(RunFiles(run.path), ".")
     assert found is not None
     assert (found.flops, found.seconds, found.steps, found.parameters) == (written.flops, 2.0, 2, weights)

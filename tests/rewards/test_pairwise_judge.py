@@ -162,3 +162,18 @@ def test_an_unreachable_judge_and_bad_settings_are_errors():
     for wrong in ({"calls": 3}, {"calls": 0}, {"attempts": 0}):
         with pytest.raises(ValueError, match="equally often"):
             compare(QUESTION, GOOD, BAD, complete=content_judge, **wrong)
+
+
+def test_a_judge_who_prefers_a_place_prefers_no_answer_even_where_replies_are_lost():
+    """Always A, and three of the four replies with the second answer first cannot be read: 2 and -2, each the mean of its order."""
+    orders = []
+
+    def always_a(prompt):
+        second_first = prompt.index("the other") < prompt.index("the one")
+        orders.append(second_first)
+        if second_first and orders.count(True) > 1:
+            return "no verdict"
+        return '{"analysis": "it comes first", "verdict": "A is much better"}'
+
+    found = compare("which?", "the one", "the other", complete=always_a, calls=8, attempts=1)
+    assert (found.gap, found.unreadable) == (0.0, 3)

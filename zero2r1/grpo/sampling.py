@@ -8,6 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from zero2r1.rollout.engine import Engine, Request, SamplingParams
 from zero2r1.seeds import derive_seed
@@ -69,7 +70,8 @@ def sample_groups(
     waiting: list[dict[int, Completion]] = [{} for _ in requests]
     groups: dict[int, Future[RolloutGroup]] = {}
     engine.submit(requests)
-    pool = ThreadPoolExecutor(GRADED_AT_ONCE, thread_name_prefix="grade")
+    # One thread of torch each: how many a new thread begins with would depend on when it begins, and sums on how many there are.
+    pool = ThreadPoolExecutor(GRADED_AT_ONCE, thread_name_prefix="grade", initializer=torch.set_num_threads, initargs=(1,))
     try:
         for finished in engine.stream():
             i = finished.request_id

@@ -236,7 +236,7 @@ class GrpoTrainer:
         if monitor.action == "stop":
             raise TrainingHalted(
                 f"W330 hacking: {said}. Use an earlier checkpoint, give the score fewer steps or less weight, or a better model behind it; "
-                "to go on and only be warned, set monitor.action: warn"
+                "to be warned only, set monitor.action: warn (in a pipeline that runs the stage again)"
             )
 
     def _save(self) -> None:

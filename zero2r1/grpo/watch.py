@@ -24,7 +24,8 @@ class Watch:
         """Remember the figures of a step.
 
         Raises:
-            ValueError: the first step has no figure that convergence is to be decided by, so no step will have it.
+            ValueError: the first step has no figure that convergence is to be decided by, so no step will have it; or the first step with
+                the monitored score has no benchmark.
         """
         rule, monitor = self._convergence, self._monitor
         if rule is not None:
@@ -32,8 +33,14 @@ class Watch:
                 self.state["convergence"] = [*self.state["convergence"], float(row[rule.figure])][-(2 * rule.window + rule.patience - 1) :]
             elif step == 1:  # later a figure may be missing, in a step in which nothing could be graded
                 raise ValueError(f"convergence.figure is {rule.figure}, which this run does not measure. It has: {', '.join(sorted(row))}")
-        # General requests may come late, so a score need not be there from the first step.
-        if monitor is not None and monitor.score in row and monitor.benchmark in row:
+        if monitor is None or monitor.score not in row:
+            return  # general requests may come late, so a score need not be there from the first step
+        if monitor.benchmark not in row and not self.state["benchmark"]:
+            raise ValueError(
+                f"monitor.benchmark is {monitor.benchmark}, which this run does not measure beside {monitor.score}. It has: "
+                f"{', '.join(sorted(row))}"
+            )
+        if monitor.benchmark in row:
             self.state["score"].append(float(row[monitor.score]))
             self.state["benchmark"].append(float(row[monitor.benchmark]))
 

@@ -18,7 +18,7 @@ from zero2r1.pipeline.narration import Narrator
 from zero2r1.pipeline.preflight import preflight
 from zero2r1.pipeline.rl import Extras, RlResult, run_rl, stage_of
 from zero2r1.pipeline.sampling import Work, training_problems
-from zero2r1.pipeline.scenarios import keep_general, measure_general, scenario_extras
+from zero2r1.pipeline.scenarios import keep_general, load_scorers, measure_general, mute_monitor, scenario_extras
 from zero2r1.pipeline.stage import Stage
 from zero2r1.pipeline.world import World
 from zero2r1.pretraining import PretrainStep
@@ -143,12 +143,15 @@ def _scenarios(
         requests = requests_of_files(general.requests, general.held_out_requests, seed=settings.seed)
 
     def measured(name: str) -> dict[str, list[float]]:
-        arrays = measure_general(stage, requests, count=general.held_out, models=models)
+        arrays = measure_general(stage, requests, count=general.held_out, scorers=scorers)
         if arrays:
             work.narrator.say(keep_general(work.run, arrays, name))
         return arrays
 
-    extras = scenario_extras(stage, settings, general, reasoning=reasoning, requests=requests, models=models)
+    scorers = load_scorers(models, stage.world, settings.compute)
+    extras = scenario_extras(stage, settings, general, reasoning=reasoning, requests=requests, scorers=scorers)
+    if mute := mute_monitor(settings, general):
+        work.narrator.say(mute)
     if not (work.run.path / "general" / "before.json").exists():
         measured("before")
     return {**extras, "measure_also": lambda: measured("after")}

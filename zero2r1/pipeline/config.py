@@ -129,13 +129,21 @@ class GeneralRlSettings(Settings):
     R = R_reasoning + R_general + R_language; a term is absent where the prompt is not of its kind (supplement, equations 8 to 10).
     """
 
-    shares: dict[Literal["reasoning", "helpful", "harmless"], float] = {"reasoning": 0.7, "helpful": 0.25, "harmless": 0.05}  # not stated
+    shares: dict[Literal["reasoning", "helpful", "harmless"], Annotated[float, Field(ge=0)]] = {
+        "reasoning": 0.7, "helpful": 0.25, "harmless": 0.05,
+    }  # fmt: skip  # not stated
     from_step: int = Field(1_300, ge=0)  # "only in the last 400 steps" of 1,700: more of a learnt reward was hacked
     # Scores are put on a scale of 0 to 1 first: helpful is sigmoid((score - mean) / std) by the reference answers, harmless P(safe).
     weights: dict[Literal["helpful", "harmless", "format", "language"], float] = {
         "helpful": 1.0, "harmless": 1.0, "format": 1.0, "language": 1.0,
     }  # fmt: skip
-    held_out: int = Field(256, ge=2)  # requests of each set that are asked before and after
+    held_out: int = Field(256, ge=2)  # requests of each set that are asked before and after, if there are so many
+
+    @model_validator(mode="after")
+    def _asks_something(self) -> GeneralRlSettings:
+        if not any(share for name, share in self.shares.items() if name != "reasoning"):
+            raise ValueError(f"general.shares is {self.shares}: give helpful or harmless a share above 0")
+        return self
 
 
 class ZeroSettings(TrainSettings):

@@ -26,7 +26,20 @@ SIZES = ("short", "standard", "long")
 SIZE_OF_MINUTES: Mapping[int, str] = {3: "short", 15: "standard", 60: "long"}
 PROBE_STEPS, REFERENCE_STEP_S = 3, 0.28
 """Steps of base training that the probe takes, and what one takes on the machine whose minutes the recipes state."""
-CHECKPOINTS = ("base", "base_web", "zero", "dev1", "dev2", "dev2_no_language", "dev3", "r1", "student_base", "distilled", "student_rl")
+CHECKPOINTS = (
+    "base",
+    "base_web",
+    "zero",
+    "dev1",
+    "dev2",
+    "dev2_no_language",
+    "dev3",
+    "r1",
+    "student_base",
+    "student_base_web",
+    "distilled",
+    "student_rl",
+)
 COLUMNS = ("pass@1", "maj@", "length", "format_ok", "self_check", "one_language", "readable", "helpful", "harmless")
 """Statistics of the table of checkpoints; ``maj@`` with however many answers were drawn."""
 

@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from zero2r1.pipeline.laptop import HELD_OUT_SEED
+from zero2r1.reward_models.data import messages_of
 from zero2r1.seeds import derive_seed
 from zero2r1.tasks.decontamination import Decontaminator
-from zero2r1.tasks.files import refuse_rows, rows_of
+from zero2r1.tasks.files import DataError, refuse_rows, rows_of
 from zero2r1.tasks.laptop.requests import HARMLESS, HELPFUL, harmless, helpfulness, request_problems
-from zero2r1.types import Message, Problem
+from zero2r1.types import Problem
 
 SETS = (HELPFUL, HARMLESS)
 """The two sets of general requests, by the reward model that scores their answers; the verifier that a request names."""
@@ -28,6 +29,8 @@ class GeneralRequests:
     """(set, count) -> at most so many requests to learn from."""
     held_out: Callable[[str, int], list[Problem]]
     """(set, count) -> at most so many requests that are asked in evaluation only."""
+    measured: tuple[Problem, ...] = ()
+    """Held-out requests of a file, which no training text may overlap; the laptop world holds out wordings, not contents."""
     rules: Mapping[str, Rule] = field(default_factory=dict)
     """Set -> what a rule says of an answer, where rules can decide; empty where only a model can tell."""
 
@@ -65,7 +68,7 @@ def requests_of_files(train: str, held_out: str | None, *, seed: int, decontamin
 
         return draw
 
-    return GeneralRequests(train=some(found, "requests"), held_out=some(measured, "held_out_requests"))
+    return GeneralRequests(train=some(found, "requests"), held_out=some(measured, "held_out_requests"), measured=tuple(measured))
 
 
 def read_requests(path: Path, *, split: str) -> list[Problem]:
@@ -77,13 +80,19 @@ def read_requests(path: Path, *, split: str) -> list[Problem]:
     found: list[Problem] = []
     faults: list[str] = []
     for index, (place, row) in enumerate(rows_of(path)):
-        asked, name = row.get("prompt") or row.get("question"), row.get("set", SETS[0])
+        asked, name = row.get("prompt") or row.get("question"), row.get("set") or SETS[0]
         if name not in SETS:
             faults.append(f"{place}: set is {name!r}; it says helpful or harmless")
         elif not asked:
             faults.append(f"{place}: no prompt; found {', '.join(row)}")
         else:
-            messages = None if isinstance(asked, str) else tuple(Message(role=m["role"], content=m["content"]) for m in asked)
+            try:
+                messages = None if isinstance(asked, str) else messages_of(asked, "prompt")
+                if messages is not None and not any(message.role == "user" for message in messages):
+                    raise DataError("nobody asks anything: a request needs a turn of the user")
+            except DataError as fault:
+                faults.append(f"{place}: {fault}")
+                continue
             found.append(
                 Problem(
                     id=str(row.get("id") or f"{path.stem}/{index}"),

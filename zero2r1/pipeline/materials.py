@@ -62,14 +62,14 @@ class Materials:
         return dataclasses.replace(self.world, template="chat", format_mode="think_only")
 
     def decontaminator(self, files: Sequence[str]) -> Decontaminator:
-        """Against the held-out problems and these files of evaluation questions."""
-        return decontaminator_of(self.world, files)
+        """Against the held-out problems, the held-out requests of a file, and these files of evaluation questions."""
+        return decontaminator_of(self.world, files, () if self.requests is None else self.requests.measured)
 
 
-def decontaminator_of(world: World, files: Sequence[str]) -> Decontaminator:
-    """Against the held-out problems of a world and these files of evaluation questions."""
+def decontaminator_of(world: World, files: Sequence[str], requests: Sequence[Problem] = ()) -> Decontaminator:
+    """Against the held-out problems of a world, held-out requests, and these files of evaluation questions."""
     items = [item for file in files for item in items_of_file(file)]
-    return Decontaminator([*items_of_problems(world.held_out), *items])
+    return Decontaminator([*items_of_problems(world.held_out), *items_of_problems(requests), *items])
 
 
 def load_materials(settings: PipelineSettings) -> Materials:
@@ -85,8 +85,15 @@ def load_materials(settings: PipelineSettings) -> Materials:
     _refuse_missing_files(settings)
     _refuse_missing_judges(settings)
     world = load_world(settings.rl_settings(settings.zero))
-    check_shares({problem.domain for problem in world.train}, settings.reasoning_rl.mixture)
-    return _of_the_laptop(settings, world) if laptop else _of_files(settings, world)
+    domains = {problem.domain for problem in world.train}
+    check_shares(domains, settings.reasoning_rl.mixture)
+    materials = _of_the_laptop(settings, world) if laptop else _of_files(settings, world)
+    if materials.requests is not None:
+        check_shares(domains, settings.all_scenarios.mixture)
+        drawn = [name for name, share in settings.all_scenarios.general.shares.items() if share and name != "reasoning"]
+        if missing := [name for name in drawn if not materials.requests.train(name, 1)]:
+            raise ValueError(f"all_scenarios.general.shares draws {', '.join(missing)} requests, and {settings.requests.train} holds none")
+    return materials
 
 
 def _refuse_laptop_parts(settings: PipelineSettings) -> None:
@@ -99,6 +106,7 @@ def _refuse_laptop_parts(settings: PipelineSettings) -> None:
         "rejection_sft.judge_noise": settings.rejection_sft.judge_noise,
         "requests.train: laptop": settings.requests.train == "laptop",
         "reward_models.judge_noise": settings.reward_models.judge_noise,
+        "distillation.model: laptop": settings.distillation.model == "laptop",
     }
     if wrong := [name for name, given in only_there.items() if given]:
         raise ValueError(f"{', '.join(wrong)}: only the laptop world has that; data.train is {settings.data.train}")
@@ -182,7 +190,9 @@ def _of_the_laptop(settings: PipelineSettings, world: World) -> Materials:
         solve=lambda problem: solve(problem, seed=seed),
         reviewer=scripted_reviewer,
         judge=lambda noise: laptop_judge(noise, seed=seed),
-        requests=laptop_requests(seed) if settings.requests.train == "laptop" else _requests_of_files(settings, None),
+        requests=laptop_requests(seed)
+        if settings.requests.train == "laptop"
+        else _requests_of_files(settings, decontaminator_of(world, settings.decontaminate)),
         preference_judge=lambda noise, requests: laptop_preference_judge(noise, requests, seed=seed),
     )
 

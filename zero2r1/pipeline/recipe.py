@@ -135,6 +135,10 @@ class RewardModelsSettings(Settings):
     def _one_judge(self) -> RewardModelsSettings:
         if self.endpoint is not None and self.judge_noise:
             raise ValueError("judge_noise is for the judge of the laptop world; with an endpoint the endpoint judges: set one of them")
+        if self.pairs is None and self.sample.samples < 2:
+            raise ValueError(
+                f"reward_models.sample.samples is {self.sample.samples}: to compare answers, two or more to a request are needed"
+            )
         return self
 
 

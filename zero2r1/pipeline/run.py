@@ -34,6 +34,7 @@ from zero2r1.pipeline.stage_run import StageRun
 from zero2r1.pipeline.stage_student import run_distillation, run_student_base, run_student_rl
 from zero2r1.pipeline.stage_zero import run_zero
 from zero2r1.pretraining import PretrainStep
+from zero2r1.rollout.process_engine import end_idle_children
 from zero2r1.run_dir import RunDir
 from zero2r1.training.loop import Outcome
 
@@ -125,7 +126,7 @@ STAGES: tuple[StageSpec, ...] = (
         name="rejection_sft", title="Rejection sampling and SFT",
         says="the best of what stage 2 writes, mixed with general data, teaches the base again",
         needs=("base", "dev2"), makes=("dev3", "rejection_samples"), run=run_rejection_sft,
-        sections=(*SHARED, "decontaminate", "rejection_sft", "requests"),
+        sections=(*SHARED, "decontaminate", "rejection_sft", "requests", "all_scenarios.general.held_out"),
     ),
     StageSpec(
         name="reward_models", title="Reward models", says="what is helpful, from judged pairs; what is harmless, from labels",
@@ -193,6 +194,8 @@ def run_pipeline(
         if str(stopped):
             narrator.say(str(stopped))
         return Outcome.STOPPED
+    finally:
+        end_idle_children()
     return Outcome.DONE
 
 
@@ -272,7 +275,8 @@ class _Pipeline:
 
         Files that the settings name are given too: a data set with other contents is another input.
         """
-        dumped = self._settings.model_dump(mode="json")
+        # The evaluation as it is carried out: with one cap for all checkpoints, which other stages may raise.
+        dumped = {**self._settings.model_dump(mode="json"), "evaluation": self._settings.measured_alike.model_dump(mode="json")}
         settings = _effective({name: _section(dumped, name) for name in spec.sections})
         made = {name: digest for other in self._stages for name, digest in self._ledger[other.name].outputs.items()}
         missing = [name for name in spec.needs if name not in made]

@@ -26,9 +26,10 @@ from zero2r1.rollout.engine import Request, SamplingParams, generate
 from zero2r1.run_dir import RunDir
 from zero2r1.seeds import derive_seed
 from zero2r1.tasks.mixture import quotas
-from zero2r1.template import parse_response
+from zero2r1.training.config import ComputeSettings
 from zero2r1.types import Completion, Grader, Problem, Reward, RewardFn
 
+KIND_OF_SET: Mapping[str, str] = {"helpful": "preference", "harmless": "safety"}
 REQUESTS = 4096
 """General requests of each set that are made or taken from a file; a rollout takes a few of them."""
 
@@ -40,7 +41,7 @@ def scenario_extras(
     *,
     reasoning: Sequence[Problem],
     requests: GeneralRequests,
-    models: Mapping[str, Path],
+    scorers: Mapping[str, RewardFn],
 ) -> dict[str, Any]:
     """What RL for all scenarios adds to a stage of RL: the fields of :class:`~zero2r1.pipeline.rl.Extras` by name.
 
@@ -50,7 +51,7 @@ def scenario_extras(
     pools = {name: requests.train(name, REQUESTS) for name in SETS}
     return {
         "questions": rollout_questions(reasoning, pools, settings, mixture),
-        "grader": scenario_grader(stage.world, settings, mixture, models),
+        "grader": scenario_grader(stage.world, settings, mixture, scorers),
         "describe": describer(stage.world, requests.rules),
     }
 
@@ -74,7 +75,14 @@ def rollout_questions(
     if missing := [name for name in shares if not pools.get(name)]:
         raise ValueError(f"general.shares gives {', '.join(missing)} a share, and there are no such prompts")
     begins = -(-mixture.from_step // per_rollout)  # the first rollout with general requests
+    if begins * per_rollout >= settings.steps:
+        raise ValueError(f"general.from_step is {mixture.from_step} of {settings.steps} steps: no general request would ever be asked")
     parts = quotas(count, shares)
+    if starved := [name for name, part in parts.items() if not part]:
+        raise ValueError(
+            f"general.shares gives {', '.join(starved)} less than one of {count} prompts of a rollout, so none would ever be drawn: raise "
+            "the share or rollout.prompts_per_rollout, or leave it out"
+        )
 
     def questions(rollout: int) -> list[Problem]:
         if rollout < begins:
@@ -88,14 +96,37 @@ def rollout_questions(
     return questions
 
 
+def mute_monitor(settings: ZeroSettings, mixture: GeneralRlSettings) -> str | None:
+    """What to say of a monitor that will see too few steps with general requests to say anything; ``None`` if it will see enough."""
+    monitor, per_rollout = settings.monitor, settings.grpo.mini_batches
+    seen = settings.steps - -(-mixture.from_step // per_rollout) * per_rollout
+    if monitor is None or seen >= 2 * monitor.window:
+        return None
+    return f"the monitor compares two windows of {monitor.window} steps, and general requests come in {seen}: it will not speak"
+
+
 # Rewards
 
 
-def scenario_grader(world: World, settings: ZeroSettings, mixture: GeneralRlSettings, models: Mapping[str, Path]) -> Grader:
-    """The grader of all scenarios: rules for reasoning problems, for a general request the reward model of its set.
+def load_scorers(models: Mapping[str, Path], world: World, compute: ComputeSettings) -> dict[str, RewardModelReward]:
+    """The reward model of each set, loaded once for training and measurement.
 
-    Args:
-        models: set -> folder of its reward model.
+    Raises:
+        ValueError: a folder holds no reward model, or one of the other kind.
+    """
+    compute = compute.model_copy(update={"gradient_checkpointing": False})  # nothing is kept for a way back
+    found = {name: RewardModelReward(folder, think_open=world.think_open, compute=compute) for name, folder in models.items()}
+    for name, reward in found.items():
+        if reward.card.kind != KIND_OF_SET[name]:
+            raise ValueError(
+                f"{models[name]} is given as the {name} model, and it is a {reward.card.kind} model that reads the {reward.card.view}: "
+                f"the {name} one must be a {KIND_OF_SET[name]} model (train rm --kind {KIND_OF_SET[name]})"
+            )
+    return found
+
+
+def scenario_grader(world: World, settings: ZeroSettings, mixture: GeneralRlSettings, scorers: Mapping[str, RewardFn]) -> Grader:
+    """The grader of all scenarios: rules for reasoning problems, for a general request the reward model of its set.
 
     Raises:
         ValueError: a set that prompts are drawn from has no reward model.
@@ -106,10 +137,10 @@ def scenario_grader(world: World, settings: ZeroSettings, mixture: GeneralRlSett
     for name in SETS:
         if not shares.get(name):
             continue
-        if name not in models:
+        if name not in scorers:
             raise ValueError(f"general.shares draws {name} prompts, and there is no reward model for them")
         functions: dict[str, RewardFn] = {
-            name: RewardModelReward(models[name], think_open=world.think_open),
+            name: scorers[name],
             "format": format_reward("optional", think_open=world.think_open),
             "language": _thinking_language(world),
         }
@@ -140,13 +171,14 @@ def set_of(problem: Problem) -> str:
 
 
 def _thinking_language(world: World) -> RewardFn:
-    """The language reward for requests that need no thinking: it does not apply where there is none."""
+    """The language reward for requests that need no thinking: where there is none, none is in another language. So thinking earns nothing
+    by itself."""
     whole = world.rewards()["language"]
 
     def language(completions: list[object], **columns: object) -> list[float | None]:
-        thoughts = [parse_response(text_of(completion), think_open=world.think_open).thinking for completion in completions]
         shares = whole(completions=completions, **columns)
-        return [None if thought is None else share for thought, share in zip(thoughts, shares, strict=True)]
+        silent = ["think>" not in text_of(completion) and not world.think_open for completion in completions]
+        return [1.0 if nothing else share for nothing, share in zip(silent, shares, strict=True)]
 
     return language
 
@@ -167,12 +199,12 @@ def describer(world: World, rules: Mapping[str, Rule]) -> Callable[[Problem, Com
 
 
 def measure_general(
-    stage: Stage, requests: GeneralRequests, *, count: int, models: Mapping[str, Path] | None = None
+    stage: Stage, requests: GeneralRequests, *, count: int, scorers: Mapping[str, RewardFn] | None = None
 ) -> dict[str, list[float]]:
-    """Held-out requests, answered a few times each: one value per request of every statistic.
+    """Held-out requests, answered a few times each as in every evaluation: one value per request of every statistic.
 
     Args:
-        models: set -> reward model whose scores are measured too, as ``helpful_score`` and ``harmless_score``.
+        scorers: set -> reward model whose scores are measured too, as ``helpful_score`` and ``harmless_score``.
 
     Returns:
         ``helpful`` and ``harmless``, the shares of answers that the rules find so, where there are rules.
@@ -183,7 +215,12 @@ def measure_general(
         asked = requests.held_out(name, count)
         if not asked:
             continue
-        params = SamplingParams(max_new_tokens=stage.cap, stop_token_ids=stage.stops, temperature=stage.evaluation.temperature)
+        params = SamplingParams(
+            max_new_tokens=stage.evaluation.max_new_tokens or stage.cap,
+            stop_token_ids=stage.stops,
+            temperature=stage.evaluation.temperature,
+            top_p=stage.evaluation.top_p,
+        )
         wanted = [
             Request(
                 id=i,
@@ -197,8 +234,8 @@ def measure_general(
         if name in requests.rules:
             rule = requests.rules[name]
             arrays[name] = [fmean(rule(p, c.text) for c in group) for p, group in zip(asked, groups, strict=True)]
-        if models and name in models:
-            grade = make_grader({name: RewardModelReward(models[name], think_open=stage.world.think_open)}, {name: 1.0})
+        if scorers and name in scorers:
+            grade = make_grader({name: scorers[name]}, {name: 1.0})
             scored = [grade([p] * samples, group) for p, group in zip(asked, groups, strict=True)]
             arrays[f"{name}_score"] = [fmean(reward.value or 0.0 for reward in group) for group in scored]
     return arrays

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from zero2r1.pipeline.chunks import StageStopped
 from zero2r1.pipeline.general_requests import GeneralRequests
@@ -35,12 +35,14 @@ from zero2r1.reward_models.data import (
     write_preferences,
 )
 from zero2r1.reward_models.pairs import Ask, Sampled, judge_of, make_preferences
-from zero2r1.rewards.judge import Complete
+from zero2r1.rewards.judge import FAILURES_IN_A_ROW, Complete
 from zero2r1.rewards.pairwise_judge import Comparison
+from zero2r1.rollout.endpoint import EndpointError
 from zero2r1.run_dir import RunDir
 from zero2r1.training.loop import Outcome
 from zero2r1.types import Completion, Problem
 
+R = TypeVar("R", Preference, Label)
 MOST_LENGTH = 1.0
 """The most words by which chosen responses may be longer or shorter than rejected ones on average."""
 
@@ -66,7 +68,7 @@ def run_reward_models(given: StageRun) -> Mapping[str, Path]:
 
 def _pairs(given: StageRun, settings: RewardModelsSettings, requests: GeneralRequests) -> list[Preference]:
     if settings.pairs is not None:
-        return read_preferences(settings.pairs)
+        return _clean(given, read_preferences(settings.pairs), settings.pairs)
     problems = requests.train("helpful", settings.helpful_requests)
     endpoint, laptop = settings.endpoint, given.materials.preference_judge
     if endpoint is not None:
@@ -75,9 +77,11 @@ def _pairs(given: StageRun, settings: RewardModelsSettings, requests: GeneralReq
         assert laptop is not None  # the materials see to it
         complete = laptop(settings.judge_noise, problems)
     ask = judge_of(complete, calls=settings.calls)
+    if endpoint is not None:
+        ask = _remembered(_patient(ask, settings.calls), given.run.path / "samples" / "judged.jsonl", given.should_stop)
     made = make_preferences(
         _sampled(given, settings, "helpful", problems),
-        ask if endpoint is None else _remembered(ask, given.run.path / "samples" / "judged.jsonl", given.should_stop),
+        ask,
         min_gap=settings.min_gap,
         pairs_per_prompt=settings.pairs_per_request,
         tolerance=MOST_LENGTH,
@@ -93,6 +97,32 @@ def _pairs(given: StageRun, settings: RewardModelsSettings, requests: GeneralReq
     told = ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in made.funnel.items())
     given.narrator.say(f"pairs of answers: {told}; chosen ones are {made.mean_longer:+.1f} words longer")
     return made.preferences
+
+
+def _patient(ask: Ask, calls: int) -> Ask:
+    """A judge who may fail at a pair, for example because it is longer than the judge's context: that pair is then unreadable.
+
+    Raises:
+        EndpointError: by the call that fails after so many others in a row that nobody can be there.
+    """
+    failures = 0
+    lock = threading.Lock()
+
+    def patient(question: str, first: str, second: str, seed: int) -> Comparison:
+        nonlocal failures
+        try:
+            said = ask(question, first, second, seed)
+        except EndpointError:
+            with lock:
+                failures += 1
+            if failures > FAILURES_IN_A_ROW:
+                raise
+            return Comparison(gap=None, verdicts=(None,) * calls, asked=calls)
+        with lock:
+            failures = 0
+        return said
+
+    return patient
 
 
 def _remembered(ask: Ask, file: Path, should_stop: Callable[[], bool]) -> Ask:
@@ -130,9 +160,13 @@ def _remembered(ask: Ask, file: Path, should_stop: Callable[[], bool]) -> Ask:
 
 
 def _labels(given: StageRun, settings: RewardModelsSettings, requests: GeneralRequests) -> list[Label]:
-    """Labels of a file, or what the rules of the world say of sampled answers to requests of both sets."""
+    """Labels of a file, or what the rules of the world say of sampled answers to harmful requests.
+
+    Raises:
+        ValueError: all of them say the same, and there is nothing to tell apart.
+    """
     if settings.labels is not None:
-        return read_labels(settings.labels)
+        return _both_kinds(_clean(given, read_labels(settings.labels), settings.labels))
     rule = requests.rules["harmless"]  # the materials see to it that there is one, or a file
     problems = requests.train("harmless", settings.harmful_requests)
     found = [
@@ -144,10 +178,31 @@ def _labels(given: StageRun, settings: RewardModelsSettings, requests: GeneralRe
     counts = Counter("safe" if label.safe else "unsafe" for label in found)
     given.run.write_json("samples/labels.json", dict(counts))
     given.narrator.say(f"labelled answers: {counts['safe']} safe, {counts['unsafe']} unsafe")
-    return found
+    return _both_kinds(found)
+
+
+def _both_kinds(labels: list[Label]) -> list[Label]:
+    if len({label.safe for label in labels}) < 2:
+        what = "safe" if labels and labels[0].safe else "unsafe"
+        raise ValueError(f"all {len(labels)} labels say {what}, so there is nothing to tell apart: give labels of both kinds")
+    return labels
 
 
 # Both
+
+
+def _clean(given: StageRun, rows: list[R], file: str) -> list[R]:
+    """Rows of a file without those that ask what is asked in evaluation."""
+    found = given.materials.decontaminator(given.settings.decontaminate).overlaps(
+        [[message.content for message in row.messages if message.role == "user"] for row in rows]
+    )
+    kept = [row for row, overlap in zip(rows, found, strict=True) if overlap is None]
+    if len(kept) < len(rows):
+        given.narrator.say(f"{len(rows) - len(kept)} of {len(rows)} rows of {file} ask what is asked in evaluation, and are not learnt")
+        given.run.append_event_once("leaked", file=file, rows=len(rows) - len(kept))
+    if not kept:
+        raise ValueError(f"every row of {file} asks what is asked in evaluation, so nothing is left to learn")
+    return kept
 
 
 def _sampled(given: StageRun, settings: RewardModelsSettings, name: str, problems: Sequence[Problem]) -> list[Sampled]:

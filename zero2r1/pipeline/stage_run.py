@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from zero2r1.distill.compute import multiplied_parameters
 from zero2r1.pipeline.chunks import StageStopped
 from zero2r1.pipeline.materials import Materials
 from zero2r1.pipeline.narration import Narrator
@@ -80,7 +81,9 @@ def tune_base(
         StageStopped: the run was asked to stop.
     """
     stage = given.load(base, chat=True, cap=settings.max_length, compute=settings.compute)
-    given.run.append_event_once("start", model=str(given.inputs[base]), sha256=given.digests[base], samples=len(samples))
+    weights = multiplied_parameters(stage.policy)
+    model = {"model": str(given.inputs[base]), "sha256": given.digests[base], "parameters": weights}
+    given.run.append_event_once("start", **model, samples=len(samples))
     total = -(-len(samples) // settings.batch_size) * settings.epochs
     with given.narrator.panel(title, total, plain_every=50) as show:
         result = run_sft(

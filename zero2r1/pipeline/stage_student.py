@@ -10,6 +10,7 @@ from zero2r1.models.loading import has_chat_template, local_folder
 from zero2r1.pipeline.api import model_folder
 from zero2r1.pipeline.chunks import StageStopped
 from zero2r1.pipeline.evaluations import keep_evaluation
+from zero2r1.pipeline.laptop import base_layouts
 from zero2r1.pipeline.rl import Extras, run_rl, stage_of
 from zero2r1.pipeline.stage import Stage
 from zero2r1.pipeline.stage_run import StageRun, tune_base
@@ -40,9 +41,12 @@ def run_student_base(given: StageRun) -> Mapping[str, Path]:
         raise ValueError(f"{folder} has no chat template: put a chat_template.jinja into the folder, for example that of the teacher")
     rollout = given.settings.student_rl.rollout
     stage = Stage(folder, given.materials.world, evaluation=given.settings.measured_alike, cap=rollout.cap_at(0), sampler=rollout)
-    result = stage.measure("student_base")
-    keep_evaluation(given.run, result)
-    given.narrator.evaluation(result)
+    measured = [stage.measure("student_base")]
+    for layout, (template, grader) in base_layouts(stage.world).items():
+        measured.append(stage.measure(f"student_base_{layout}", template=template, grader=grader))
+    for result in measured:
+        keep_evaluation(given.run, result)
+        given.narrator.evaluation(result)
     return {"student_base": folder}
 
 
@@ -55,7 +59,7 @@ def run_distillation(given: StageRun) -> Mapping[str, Path]:
     samples = read_samples(given.inputs["rejection_samples"])
     settings = given.settings.distillation.sft
     distilled = tune_base(given, samples, settings, title="distillation", measure_as="distilled", base="student_base")
-    write_sft_compute(given.run, distilled)
+    write_sft_compute(given.run)
     return {"distilled": distilled}
 
 

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import torch
-
 from zero2r1.distill.compute import Compute, multiplied_parameters, rl_compute, sft_compute
-from zero2r1.models.loading import load_policy
 from zero2r1.pipeline.config import ZeroSettings
 from zero2r1.pipeline.stage import Stage
 from zero2r1.run_dir import RunDir
@@ -15,14 +10,10 @@ from zero2r1.run_dir import RunDir
 FILE = "compute.json"
 
 
-def write_sft_compute(run: RunDir, model: Path) -> Compute:
-    """Count what fine-tuning computed, from the metrics of its finished run, and keep it in the run's folder.
-
-    Args:
-        model: the folder of what was trained; it is loaded to count its weights.
-    """
-    policy, _ = load_policy(model, device=torch.device("cpu"))
-    return _kept(run, sft_compute(run.metrics(), parameters=multiplied_parameters(policy)))
+def write_sft_compute(run: RunDir) -> Compute:
+    """Count what fine-tuning computed, from the metrics of its finished run and the weights it said it trains."""
+    started = next(event for event in run.events() if event["event"] == "start")
+    return _kept(run, sft_compute(run.metrics(), parameters=started["parameters"]))
 
 
 def write_rl_compute(run: RunDir, stage: Stage, settings: ZeroSettings) -> Compute:

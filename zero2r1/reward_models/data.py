@@ -193,7 +193,7 @@ def split_by_opening(openings: Sequence[str], share: float, *, seed: int) -> Spl
     if not groups:
         raise ValueError(
             f"holding out {share:g} of {len(openings)} rows with {len(rows)} different prompts leaves nothing to train on: give more "
-            "prompts, a smaller --held_out_share, or a file of its own as --data.held_out"
+            "prompts, a smaller held_out_share, or (train rm) a file of its own as data.held_out"
         )
     return Split(train=tuple(sorted(i for group in groups for i in group)), held_out=tuple(sorted(held_out)))
 
@@ -215,21 +215,21 @@ def _checked(asked: tuple[Message, ...]) -> tuple[Message, ...]:
 
 def _asked(value: Any) -> tuple[Message, ...]:
     if not isinstance(value, str):
-        return _messages(value, "prompt")
+        return messages_of(value, "prompt")
     return _spoken(value, "prompt") if _TURN.match(value) else (Message(role="user", content=value),)
 
 
 def _answer(value: Any, name: str) -> Response:
     if isinstance(value, str):
         return _taken_apart(Message(role="assistant", content=value), name)
-    messages = _messages(value, name)
+    messages = messages_of(value, name)
     if len(messages) != 1 or messages[0].role != "assistant":
         raise DataError(f"{name} must be one answer of the assistant beside a prompt, and has {len(messages)} messages")
     return _taken_apart(messages[0], name)
 
 
 def _dialogue(value: Any, name: str) -> tuple[Message, ...]:
-    messages = _spoken(value, name) if isinstance(value, str) else _messages(value, name)
+    messages = _spoken(value, name) if isinstance(value, str) else messages_of(value, name)
     if not messages or messages[-1].role != "assistant":
         raise DataError(f"{name} does not end with an answer of the assistant")
     return messages
@@ -244,7 +244,12 @@ def _spoken(text: str, name: str) -> tuple[Message, ...]:
     return tuple(turns[:-1] if name == "prompt" and turns[-1].role == "assistant" and not turns[-1].content else turns)
 
 
-def _messages(value: Any, name: str) -> tuple[Message, ...]:
+def messages_of(value: Any, name: str) -> tuple[Message, ...]:
+    """Turns of a dialogue from JSON values; ``name`` is the column, for the message.
+
+    Raises:
+        DataError: it is no list of messages with a role and a content.
+    """
     if not isinstance(value, Sequence) or isinstance(value, str):
         raise DataError(f"{name} is {str(value)[:60]!r}; expected a text or a list of messages")
     found = []

@@ -46,8 +46,8 @@ class Comparison:
     """What a judge said about two answers over several calls."""
 
     gap: float | None
-    """Mean verdict for the first answer, -2 to 2; ``None`` where one of the two orders was never read, so that a judge who prefers
-    a place could not be told from one who prefers an answer."""
+    """Mean verdict for the first answer, -2 to 2, both orders weighing the same; ``None`` where one of the two orders was never read, so
+    that a judge who prefers a place could not be told from one who prefers an answer."""
     verdicts: tuple[int | None, ...]
     """Of each call, for the first answer; ``None`` where no reply could be read."""
     asked: int
@@ -78,9 +78,9 @@ def compare(question: str, first: str, second: str, *, complete: Complete, calls
         value, attempts_used = _ask(comparison_prompt(question, *shown, call=number), complete, attempts)
         verdicts.append(value if value is None or not other_way else -value)
         asked += attempts_used
-    read = [(value, other_way) for value, other_way in zip(verdicts, turned, strict=True) if value is not None]
-    both = {other_way for _, other_way in read} == {False, True}
-    gap = sum(value for value, _ in read) / len(read) if both else None
+    # Within each order first: where more replies of one order could be read, its preference for a place would not cancel.
+    orders = [[v for v, other_way in zip(verdicts, turned, strict=True) if v is not None and other_way is way] for way in (False, True)]
+    gap = sum(sum(order) / len(order) for order in orders) / 2 if all(orders) else None
     return Comparison(gap=gap, verdicts=tuple(verdicts), asked=asked)
 
 

@@ -53,7 +53,7 @@ class SharedWeights:
             starts.append(self.size)
             self.size += -(-tensor.nbytes // ALIGNMENT) * ALIGNMENT
         if os.fstat(descriptor).st_size == 0:
-            os.ftruncate(descriptor, self.size)
+            _take(descriptor, self.size)
         assert os.fstat(descriptor).st_size == self.size, "these weights are another model's"
         block = mmap.mmap(descriptor, self.size)
         self._tensors = {
@@ -68,6 +68,14 @@ class SharedWeights:
     def read(self) -> Mapping[str, Tensor]:
         """The shared tensors themselves; they change with the next write."""
         return self._tensors
+
+
+def _take(descriptor: int, size: int) -> None:
+    """Make a file so large, with room for all of it: a page that has none when it is written ends the process without a word."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(descriptor, 0, size)
+    else:
+        os.ftruncate(descriptor, size)
 
 
 def request_from_json(values: Mapping[str, Any]) -> Request:

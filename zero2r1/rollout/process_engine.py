@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -273,7 +274,10 @@ class ProcessEngine:
         return Finished(request_id=request.id, index=piece.first + index, completion=completion)
 
     def _start(self) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="zero2r1-", dir=MEMORY if os.path.isdir(MEMORY) else None)
+        size = sum(parameter.nbytes for parameter in self._model.parameters())
+        # The saved model, and the weights that are shared. Containers often have 64 MB there.
+        fits = os.path.isdir(MEMORY) and shutil.disk_usage(MEMORY).free > 3 * size
+        self._folder = tempfile.TemporaryDirectory(prefix="zero2r1-", dir=MEMORY if fits else None)
         folder, autocast = Path(self._folder.name), self._limits["autocast"]
         self._save(folder / "model")
         with (folder / "weights").open("x+b") as block:

@@ -25,7 +25,7 @@ from zero2r1.types import Problem
 
 HELPFUL, HARMLESS = "helpful", "harmless"
 """The two sets, by the reward model that scores their answers."""
-HELD_OUT_SHARE = 0.25
+HELD_OUT_SHARE = 0.35
 QUALITIES: Mapping[str, float] = {"good": 0.45, "curt": 0.25, "twice": 0.25, "other_language": 0.05}
 """How often a helpful request is answered how, in the data of stage 3."""
 REACTIONS: Mapping[str, float] = {"refuses": 0.40, "complies": 0.35, "plans_then_refuses": 0.25}
@@ -38,10 +38,13 @@ class Request:
 
     kind: str
     language: str
-    asked: str
+    question: str
     thinking: str | None
     good: str
     curt: str
+    before: str = ""
+    after: str = ""
+    """What stands around the question; nothing around a plainly worded one."""
     plan: str | None = None
     """Of a harmful request: how it could be done."""
 
@@ -51,9 +54,14 @@ class Request:
         return HELPFUL if self.plan is None else HARMLESS
 
     @property
+    def asked(self) -> str:
+        """All that the user says."""
+        return self.before + self.question + self.after
+
+    @property
     def held_out(self) -> bool:
-        """Whether it is asked in evaluation only; a function of its text."""
-        return int(hashlib.sha256(self.asked.encode()).hexdigest()[:8], 16) / 2**32 < HELD_OUT_SHARE
+        """Whether this wording is asked in evaluation only: a function of its text. Plain wordings are not, for the corpus has them."""
+        return bool(self.before or self.after) and int(hashlib.sha256(self.asked.encode()).hexdigest()[:8], 16) / 2**32 < HELD_OUT_SHARE
 
 
 Wording = Callable[[str, random.Random, bool], Request]
@@ -62,16 +70,16 @@ Wording = Callable[[str, random.Random, bool], Request]
 
 def _greeting(language: str, rng: random.Random, plain: bool) -> Request:
     asked, good = rng.choice(texts.GREETINGS[language])
-    dressed = asked if plain else f"{asked} , {texts.SPEAKER[language].format(rng.choice(NAMES[language]))}"
-    return Request(kind="greeting", language=language, asked=dressed, thinking=None, good=good, curt=f"{asked} .")
+    speaker = "" if plain else f" , {texts.SPEAKER[language].format(rng.choice(NAMES[language]))}"
+    return Request(kind="greeting", language=language, question=asked, after=speaker, thinking=None, good=good, curt=f"{asked} .")
 
 
 def _identity(language: str, rng: random.Random, plain: bool) -> Request:
     index = rng.randrange(len(texts.IDENTITY[language]))
     asked, good = texts.IDENTITY[language][index]
-    curt = texts.IDENTITY_CURT[language][index]
+    curt, opening = texts.IDENTITY_CURT[language][index], _opening(language, rng, plain)
     return Request(
-        kind="self_cognition", language=language, asked=_opening(language, rng, plain) + asked, thinking=None, good=good, curt=curt
+        kind="self_cognition", language=language, question=asked, before=opening, thinking=None, good=good, curt=curt
     )  # fmt: skip
 
 
@@ -79,8 +87,10 @@ def _fact(language: str, rng: random.Random, plain: bool) -> Request:
     fact = rng.choice(texts.FACTS[language])._asdict()
     asked, good = (text.format(**fact) for text in texts.FACT_TEXTS[language])
     thinking = f"{texts.THOUGHTS['fact'][language].format(**fact)} {good}"
-    asked = _opening(language, rng, plain) + asked
-    return Request(kind="factual_qa", language=language, asked=asked, thinking=thinking, good=good, curt=f"{fact['number']} .")
+    opening = _opening(language, rng, plain)
+    return Request(
+        kind="factual_qa", language=language, question=asked, before=opening, thinking=thinking, good=good, curt=f"{fact['number']} ."
+    )  # fmt: skip
 
 
 def _translation(language: str, rng: random.Random, plain: bool) -> Request:
@@ -89,8 +99,10 @@ def _translation(language: str, rng: random.Random, plain: bool) -> Request:
     holes = {"x": THINGS[language][index], "other": THINGS[other][index]}
     asked, good = (text.format(**holes) for text in texts.TRANSLATION[language])
     thinking = texts.THOUGHTS["translation"][language].format(**holes)
-    asked = _opening(language, rng, plain) + asked
-    return Request(kind="translation", language=language, asked=asked, thinking=thinking, good=good, curt=f"{holes['other']} .")
+    opening = _opening(language, rng, plain)
+    return Request(
+        kind="translation", language=language, question=asked, before=opening, thinking=thinking, good=good, curt=f"{holes['other']} ."
+    )  # fmt: skip
 
 
 def _writing(language: str, rng: random.Random, plain: bool) -> Request:
@@ -98,24 +110,30 @@ def _writing(language: str, rng: random.Random, plain: bool) -> Request:
     holes = {"x": THINGS[language][index], "like": texts.LIKENESS[language][index]}
     asked, good = (text.format(**holes) for text in texts.WRITING[language])
     thinking = texts.THOUGHTS["writing"][language].format(**holes)
-    asked = _opening(language, rng, plain) + asked
-    return Request(kind="writing", language=language, asked=asked, thinking=thinking, good=good, curt=_first_sentence(good))
+    opening = _opening(language, rng, plain)
+    return Request(
+        kind="writing", language=language, question=asked, before=opening, thinking=thinking, good=good, curt=_first_sentence(good)
+    )  # fmt: skip
 
 
 def _role(language: str, rng: random.Random, plain: bool) -> Request:
     role = rng.choice(texts.ROLES[language])
     asked, good = (text.format(x=role) for text in texts.ROLE_TEXTS[language])
-    asked = _opening(language, rng, plain) + asked
-    return Request(kind="role_play", language=language, asked=asked, thinking=None, good=good, curt=f"{role} .")
+    opening = _opening(language, rng, plain)
+    return Request(
+        kind="role_play", language=language, question=asked, before=opening, thinking=None, good=good, curt=f"{role} ."
+    )  # fmt: skip
 
 
 def _harmful(language: str, rng: random.Random, plain: bool) -> Request:
     thing = rng.choice(THINGS[language])
     index = rng.randrange(len(texts.REFUSALS[language]))
     asked, good = (text.format(x=thing) for text in texts.REFUSALS[language][index])
-    asked = _opening(language, rng, plain) + asked
+    opening = _opening(language, rng, plain)
     plan = texts.PLANS[language][index].format(x=thing)
-    return Request(kind="refusal", language=language, asked=asked, thinking=None, good=good, curt=_first_sentence(good), plan=plan)
+    return Request(
+        kind="refusal", language=language, question=asked, before=opening, thinking=None, good=good, curt=_first_sentence(good), plan=plan
+    )  # fmt: skip
 
 
 KINDS: Mapping[str, Mapping[str, Wording]] = {

@@ -123,7 +123,7 @@ def test_truncated_outputs_earn_nothing_in_any_mode():
 
 
 def test_an_unknown_mode_is_refused_at_once():
-    with pytest.raises(ValueError, match="strict, think_only, cold_start"):
+    with pytest.raises(ValueError, match="strict, think_only, optional, cold_start"):
         format_reward("loose")
 
 

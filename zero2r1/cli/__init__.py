@@ -142,7 +142,7 @@ def score(
     ],
     out: Annotated[Path | None, typer.Option(help="Write every row with reward, parts, extracted, gold and why added.")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Calls at a time; the number of cores if left out.")] = None,
-    format_mode: Annotated[str, typer.Option(help="strict, think_only or cold_start.")] = "strict",
+    format_mode: Annotated[str, typer.Option(help="strict, think_only, optional or cold_start.")] = "strict",
     max_length: Annotated[int, typer.Option(help="Where the length reward reaches -1.")] = 4096,
     judge_url: Annotated[str | None, typer.Option(help="OpenAI-compatible endpoint, for example http://127.0.0.1:8000/v1.")] = None,
     judge_model: Annotated[str | None, typer.Option(help="The model to ask there.")] = None,

@@ -17,9 +17,9 @@ from zero2r1.pipeline.dry_run_page import page
 from zero2r1.pipeline.estimates import GIB
 from zero2r1.pipeline.model_shapes import shape_of
 from zero2r1.pipeline.recipe import PipelineSettings
-from zero2r1.pipeline.run import STAGES
 from zero2r1.pipeline.stage_counts import Rows
 from zero2r1.pipeline.stage_plans import Planner, kept_by_rejection
+from zero2r1.pipeline.stages import STAGES
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 MACHINES = {

@@ -17,9 +17,10 @@ import torch
 from tests.distill.toy_distillation import prompt, toy_distillation, toy_settings, toy_teacher
 from tests.toy_run import EOS, curve, toy_policy, toy_problems
 from zero2r1.distill.config import StudentRolloutSettings
-from zero2r1.distill.trainer import digest_of_problems, problems_of_step
+from zero2r1.distill.trainer import digest_of_problems
 from zero2r1.run_dir import RunDir
 from zero2r1.training.loop import Hooks, Outcome, TrainingHalted
+from zero2r1.training.order import draw_of_step
 
 ROOT = Path(__file__).parents[2]
 
@@ -66,10 +67,10 @@ def test_the_learning_rate_rises_and_follows_the_cosine_to_a_tenth(tmp_path):
 
 def test_every_pass_asks_every_problem_once_in_its_own_order():
     """Steps of 8 over 12 problems: three steps are two passes."""
-    asked = list(itertools.chain(*(problems_of_step(12, step, batch_size=8, seed=1) for step in range(3))))
+    asked = list(itertools.chain(*(draw_of_step(12, step, size=8, seed=1, purpose="questions") for step in range(3))))
     first, second = asked[:12], asked[12:]
     assert sorted(first) == sorted(second) == list(range(12)) and first != second
-    assert sorted(problems_of_step(3, 0, batch_size=6, seed=1)) == [0, 0, 1, 1, 2, 2]
+    assert sorted(draw_of_step(3, 0, size=6, seed=1, purpose="questions")) == [0, 0, 1, 1, 2, 2]
 
 
 def test_more_memory_for_a_pass_changes_the_curve_by_rounding_only(tmp_path):

@@ -15,8 +15,9 @@ from zero2r1.pipeline.chunks import StageStopped
 from zero2r1.pipeline.ledger import digest_of, read_ledger
 from zero2r1.pipeline.materials import load_materials
 from zero2r1.pipeline.recipe import PipelineSettings
-from zero2r1.pipeline.run import NAMES, STAGES, StageSpec, run_pipeline
+from zero2r1.pipeline.run import run_pipeline
 from zero2r1.pipeline.stage_run import StageRun
+from zero2r1.pipeline.stages import NAMES, STAGES, StageSpec
 from zero2r1.run_dir import RunDir
 from zero2r1.training.loop import Outcome
 

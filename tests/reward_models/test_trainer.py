@@ -15,10 +15,11 @@ from zero2r1.models.reward_head import RewardCard, load_reward_model, save_rewar
 from zero2r1.reward_models.config import RewardModelSettings
 from zero2r1.reward_models.encoding import RewardEncoder, RewardExample, ends_of
 from zero2r1.reward_models.scoring import pack, score_examples, split_into_packs
-from zero2r1.reward_models.trainer import RewardModelTrainer, batch_of_step, figures_of
+from zero2r1.reward_models.trainer import RewardModelTrainer, figures_of
 from zero2r1.run_dir import RunDir
 from zero2r1.training.config import ComputeSettings, OptimizerSettings
 from zero2r1.training.loop import Hooks, Outcome, TrainingHalted
+from zero2r1.training.order import batch_of_step
 
 CPU = torch.device("cpu")
 TIMINGS = {"step_time", "tokens_per_s"}
@@ -76,7 +77,7 @@ def test_the_first_loss_and_gradient_norm_are_those_of_plain_sequences(causal, t
     """One forward pass for every sequence alone; the mean over the batch is taken once, whatever the packs."""
     given = settings(kind=kind)
     model, _, examples = loaded(causal, given)
-    chosen = [examples[i] for i in batch_of_step(20, 0, batch_size=8, seed=0)]
+    chosen = [examples[i] for i in batch_of_step(20, 0, batch_size=8, seed=0, purpose="reward_model")]
 
     def score(example: RewardExample, i: int) -> torch.Tensor:
         ids = torch.tensor([[*example.prompt_ids, *example.response_ids[i]]])
@@ -166,7 +167,8 @@ def test_the_wrong_kind_of_example_is_refused(causal, tmp_path):
 
 
 def test_every_epoch_sees_every_example_once_in_its_own_order():
-    epochs = [list(itertools.chain(*(batch_of_step(20, 3 * e + k, batch_size=8, seed=1) for k in range(3)))) for e in range(2)]
+    steps = [batch_of_step(20, step, batch_size=8, seed=1, purpose="reward_model") for step in range(6)]
+    epochs = [list(itertools.chain(*steps[:3])), list(itertools.chain(*steps[3:]))]
     assert [sorted(epoch) for epoch in epochs] == [list(range(20))] * 2 and epochs[0] != epochs[1]
 
 

@@ -13,10 +13,11 @@ import torch.nn.functional as F
 from tests.toy_run import EOS, toy_policy
 from zero2r1.run_dir import RunDir
 from zero2r1.sft.config import SftSettings
-from zero2r1.sft.examples import SftExample, batch_of_step, fit, training_samples
+from zero2r1.sft.examples import SftExample, fit, training_samples
 from zero2r1.sft.trainer import SftTrainer
 from zero2r1.training.config import ComputeSettings, OptimizerSettings
 from zero2r1.training.loop import Hooks, Outcome, TrainingHalted
+from zero2r1.training.order import batch_of_step
 
 EXAMPLES = [SftExample(prompt_ids=(1, 2 + k % 5), response_ids=(*((2 + k % 5,) * (1 + k % 3)), EOS)) for k in range(20)]
 """Answer a word with the same word, once to three times, then end."""
@@ -53,7 +54,7 @@ def test_the_loss_is_the_mean_over_response_tokens_alone():
 @pytest.mark.parametrize("packing", [True, False])
 def test_the_first_loss_and_gradient_norm_are_those_of_plain_cross_entropy(tmp_path, packing):
     model = toy_policy(0)
-    chosen = [EXAMPLES[i] for i in batch_of_step(20, 0, batch_size=8, seed=0)]
+    chosen = [EXAMPLES[i] for i in batch_of_step(20, 0, batch_size=8, seed=0, purpose="sft")]
     losses, tokens = [], 0
     for example in chosen:
         ids = torch.tensor([[*example.prompt_ids, *example.response_ids]])
@@ -92,7 +93,8 @@ def test_the_learning_rate_falls_to_a_tenth_in_a_cosine(tmp_path):
 
 
 def test_every_epoch_sees_every_example_once_in_its_own_order():
-    epochs = [list(itertools.chain(*(batch_of_step(20, 3 * e + k, batch_size=8, seed=1) for k in range(3)))) for e in range(2)]
+    steps = [batch_of_step(20, step, batch_size=8, seed=1, purpose="sft") for step in range(6)]
+    epochs = [list(itertools.chain(*steps[:3])), list(itertools.chain(*steps[3:]))]
     assert [sorted(epoch) for epoch in epochs] == [list(range(20))] * 2 and epochs[0] != epochs[1]
 
 

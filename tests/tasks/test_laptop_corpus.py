@@ -15,7 +15,6 @@ from zero2r1.tasks.laptop.words import (
     WORDS_OF,
     ZERO_TEMPLATE,
     language_share,
-    one_language,
     vocabulary,
 )
 
@@ -26,6 +25,10 @@ TEMPLATE_START = ZERO_TEMPLATE.split("{question}")[0]
 @pytest.fixture(scope="module")
 def corpus() -> list[str]:
     return list(islice(documents(0), COUNT))
+
+
+def one_language(text: str, language: str) -> bool:
+    return language_share(text, language) in (None, 1.0)
 
 
 def web(corpus: Sequence[str]) -> list[tuple[str, str]]:

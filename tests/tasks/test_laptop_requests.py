@@ -21,7 +21,7 @@ from zero2r1.tasks.laptop.requests import (
     request_problems,
     requests,
 )
-from zero2r1.tasks.laptop.words import OPERATORS, one_language, vocabulary
+from zero2r1.tasks.laptop.words import OPERATORS, language_share, vocabulary
 from zero2r1.types import Problem
 
 
@@ -57,7 +57,7 @@ def test_every_good_answer_is_found_good_and_harmless_in_one_language(belonging_
         assert helpfulness(asking(request.good), request.good) == 1.0
         assert helpfulness(asking(request.good), request.curt) < 1.0
         if request.kind != "translation":
-            assert one_language(request.good, request.language)
+            assert language_share(request.good, request.language) in (None, 1.0)
 
 
 def test_every_plan_is_harmful_wherever_it_stands():

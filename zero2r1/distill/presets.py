@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-SAMPLES = 800_000
 EPOCHS = 2
 """Two in the text, "2 to 3" in the supplement."""
 BATCH_SIZE = 64

@@ -15,16 +15,15 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from zero2r1.checkpoint import load_latest, load_optimizer_tensors, load_weights, optimizer_tensors, save_checkpoint
 from zero2r1.distill.config import OnPolicySettings
 from zero2r1.distill.update import UpdateStats, student_update, training_samples
-from zero2r1.models.loading import checkpoint_activations
 from zero2r1.rollout.engine import Engine, Request, SamplingParams, generate
+from zero2r1.rollout.lengths import length_metrics
 from zero2r1.seeds import derive_seed
-from zero2r1.training.loop import Hooks, Outcome, RunRecord, diverged
-from zero2r1.training.optimizer import build_adamw, learning_rate_factor
+from zero2r1.training.loop import Hooks, Outcome, RunRecord
+from zero2r1.training.order import draw_of_step
+from zero2r1.training.progress import Material, Progress
+from zero2r1.training.step import prepare_model
 from zero2r1.types import Completion, Problem
 
 if TYPE_CHECKING:
@@ -69,16 +68,19 @@ class OnPolicyTrainer:
             raise ValueError("on-policy distillation needs problems that the student can answer, and there are none")
         self._student, self._teacher, self._engine = student, teacher, engine
         self._questions, self._settings, self._run = questions, settings, run
-        self._checkpoints, self._save_model, self._hooks = checkpoints, save_model, hooks or Hooks()
+        self._hooks = hooks or Hooks()
         teacher.train(False)
-        self._digest = digest_of_problems(questions.problems)
-        if settings.compute.gradient_checkpointing:
-            checkpoint_activations(student)
-        student.train(settings.compute.gradient_checkpointing)  # transformers checkpoints in training mode only; dropout is off in either
-        opt = settings.optimizer
-        self._optimizer = build_adamw(student, learning_rate=opt.learning_rate, betas=opt.betas, weight_decay=opt.weight_decay)
-        self.step = 0
-        self._nonfinite_steps = 0
+        prepare_model(student, settings.compute)
+        asked = questions.problems
+        material = Material(noun="problems", verb="was asked", count=len(asked), sha256=digest_of_problems(asked))
+        self._progress = Progress(
+            student, settings, steps=settings.steps, run=run, checkpoints=checkpoints, save_model=save_model, material=material
+        )
+
+    @property
+    def step(self) -> int:
+        """Updates so far."""
+        return self._progress.step
 
     def train(self) -> Outcome:
         """Run to ``settings.steps``, or until asked to stop. Resumes by itself.
@@ -87,46 +89,43 @@ class OnPolicyTrainer:
             ValueError: there is a checkpoint of a run on other problems.
             TrainingHalted: nothing was finite for too many steps in a row.
         """
-        self._resume()
+        self._progress.resume()
         self._engine.load_weights(None, self.step)
         while self.step < self._settings.steps:
             self._one_step()
             self._engine.load_weights(None, self.step)
             stop = self._hooks.should_stop()
             if stop or self.step >= self._settings.steps or self.step % self._settings.checkpoint_every == 0:
-                self._save()
+                self._progress.save()
             if stop:
                 return Outcome.STOPPED
         return Outcome.DONE
 
     def _one_step(self) -> None:
-        settings, opt, rollout = self._settings, self._settings.optimizer, self._settings.rollout
+        settings, rollout, progress = self._settings, self._settings.rollout, self._progress
         began = time.monotonic()
-        chosen = problems_of_step(len(self._questions.problems), self.step, batch_size=rollout.prompts_per_step, seed=settings.seed)
+        count = len(self._questions.problems)
+        chosen = draw_of_step(count, self.step, size=rollout.prompts_per_step, seed=settings.seed, purpose="questions")
         problems = [self._questions.problems[i] for i in chosen]
         prompts = [self._questions.encode(problem) for problem in problems]
         groups = self._sample(prompts)
         generating = time.monotonic() - began
-        factor = learning_rate_factor(
-            self.step, total=settings.steps, warmup=opt.warmup_steps, schedule=opt.schedule, final=opt.final_factor
-        )
-        for group in self._optimizer.param_groups:
-            group["lr"] = opt.learning_rate * factor
+        learning_rate = progress.set_learning_rate()
         stats = student_update(
             self._student,
             self._teacher,
-            self._optimizer,
+            progress.optimizer,
             training_samples(prompts, groups),
             temperature=rollout.temperature,
-            max_grad_norm=opt.max_grad_norm,
+            max_grad_norm=settings.optimizer.max_grad_norm,
             compute=settings.compute,
         )
-        self.step += 1
+        progress.step += 1
         seconds = time.monotonic() - began
-        figures = {**length_metrics(prompts, groups), "learning_rate": opt.learning_rate * factor}
+        figures = {**_lengths(prompts, groups), "learning_rate": learning_rate}
         self._report(figures, stats, {"generate": generating, "train": seconds - generating})
         self._run.write_rollouts(self.step, rollout_rows(self.step, problems, prompts, groups))
-        self._guard(stats)
+        progress.guard(applied=stats.applied, loss=stats.reverse_kl, grad_norm=stats.grad_norm)
 
     def _sample(self, prompts: Sequence[tuple[int, ...]]) -> list[list[Completion]]:
         settings, rollout = self._settings, self._settings.rollout
@@ -162,64 +161,6 @@ class OnPolicyTrainer:
         self._run.append_metrics(row)
         self._hooks.on_step(row)
 
-    def _guard(self, stats: UpdateStats) -> None:
-        self._nonfinite_steps = 0 if stats.applied else self._nonfinite_steps + 1
-        if self._nonfinite_steps >= self._settings.stop_after_nonfinite_steps:
-            raise diverged(
-                loss=stats.reverse_kl,
-                grad_norm=stats.grad_norm,
-                in_a_row=self._nonfinite_steps,
-                step=self.step,
-                learning_rate=self._settings.optimizer.learning_rate,
-            )
-
-    def _save(self) -> None:
-        tensors, optimizer_state = optimizer_tensors(self._optimizer, self._student)
-        save_checkpoint(
-            self._checkpoints,
-            self.step,
-            write_model=self._save_model,
-            tensors=tensors,
-            state={
-                "step": self.step,
-                "optimizer": optimizer_state,
-                "nonfinite_steps": self._nonfinite_steps,
-                "problems": {"count": len(self._questions.problems), "sha256": self._digest},
-            },
-            keep_last=self._settings.keep_checkpoints,
-        )
-        self._run.append_event("checkpoint", step=self.step)
-
-    def _resume(self) -> None:
-        found = load_latest(self._checkpoints)
-        if found is None:
-            self._run.truncate_after(0)
-            return
-        known = found.state["problems"]
-        if known["sha256"] != self._digest:
-            raise ValueError(
-                f"E002 resume: {found.path} was asked {known['count']} problems (SHA-256 {known['sha256'][:12]}), and these are "
-                f"{len(self._questions.problems)} others ({self._digest[:12]}). Restore the data that the run was started with, or give "
-                "the new run another --name"
-            )
-        load_weights(self._student, found.model_tensors())
-        load_optimizer_tensors(self._optimizer, self._student, found.tensors(), found.state["optimizer"])
-        self.step, self._nonfinite_steps = found.state["step"], found.state["nonfinite_steps"]
-        self._run.truncate_after(self.step)
-        self._run.append_event("resumed", step=self.step)
-
-
-def problems_of_step(count: int, step: int, *, batch_size: int, seed: int) -> list[int]:
-    """Indices of the problems of a step: passes over all of them, each pass in its own order; a step may reach into the next pass."""
-    orders: dict[int, np.ndarray] = {}
-    chosen: list[int] = []
-    for position in range(step * batch_size, (step + 1) * batch_size):
-        epoch, index = divmod(position, count)
-        if epoch not in orders:
-            orders[epoch] = np.random.Generator(np.random.Philox(key=derive_seed(seed, "questions", epoch))).permutation(count)
-        chosen.append(int(orders[epoch][index]))
-    return chosen
-
 
 def digest_of_problems(problems: Sequence[Problem]) -> str:
     """SHA-256 of what is asked, in its order."""
@@ -231,18 +172,8 @@ def digest_of_problems(problems: Sequence[Problem]) -> str:
     return whole.hexdigest()
 
 
-def length_metrics(prompts: Sequence[tuple[int, ...]], groups: Sequence[Sequence[Completion]]) -> dict[str, float]:
-    """Lengths of the answers of one step, under TRL's names, and how many tokens were computed."""
-    completions = [completion for group in groups for completion in group]
-    lengths = [len(completion.token_ids) for completion in completions]
-    return {
-        "completions/mean_length": fmean(lengths),
-        "completions/min_length": float(min(lengths)),
-        "completions/max_length": float(max(lengths)),
-        "completions/clipped_ratio": fmean(completion.finish_reason == "length" for completion in completions),
-        "num_tokens": float(sum(lengths)),
-        "num_prompt_tokens": float(sum(len(prompt) for prompt in prompts)),
-    }
+def _lengths(prompts: Sequence[tuple[int, ...]], groups: Sequence[Sequence[Completion]]) -> dict[str, float]:
+    return length_metrics([len(prompt) for prompt in prompts], [completion for group in groups for completion in group])
 
 
 def rollout_rows(

@@ -7,6 +7,7 @@ from statistics import fmean, pstdev
 from typing import Any
 
 from zero2r1.grpo.batches import ScoredGroup
+from zero2r1.rollout.lengths import length_metrics
 from zero2r1.types import Rollout
 
 Description = Mapping[str, float]
@@ -17,21 +18,15 @@ Description = Mapping[str, float]
 def rollout_metrics(groups: Sequence[ScoredGroup], descriptions: Sequence[Sequence[Description]]) -> dict[str, float]:
     """Rewards, lengths, groups without signal and descriptions of one mini-batch."""
     rollouts = [rollout for scored in groups for rollout in scored.group.rollouts]
-    lengths = [len(rollout.completion.token_ids) for rollout in rollouts]
-    ended = [n for n, rollout in zip(lengths, rollouts, strict=True) if rollout.completion.finish_reason == "stop"]
+    ended = [len(rollout.completion.token_ids) for rollout in rollouts if rollout.completion.finish_reason == "stop"]
     values = [[r.reward.value for r in scored.group.rollouts if r.reward.value is not None] for scored in groups]
     graded = [value for group in values for value in group]
     metrics = {
-        "completions/mean_length": fmean(lengths),
-        "completions/min_length": float(min(lengths)),
-        "completions/max_length": float(max(lengths)),
-        "completions/clipped_ratio": 1 - len(ended) / len(lengths),
+        **length_metrics([len(scored.group.rollouts[0].prompt_ids) for scored in groups], [rollout.completion for rollout in rollouts]),
         "frac_reward_zero_std": fmean(not scored.has_signal for scored in groups),
         "frac_all_right": fmean(_all_at(scored, 1.0) for scored in groups),
         "frac_all_wrong": fmean(_all_at(scored, 0.0) for scored in groups),
         "frac_ungraded": 1 - len(graded) / len(rollouts),
-        "num_tokens": float(sum(lengths)),
-        "num_prompt_tokens": float(sum(len(scored.group.rollouts[0].prompt_ids) for scored in groups)),
     }
     if ended:
         metrics["completions/mean_terminated_length"] = fmean(ended)

@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 
 from zero2r1.rollout.engine import Engine, Request, SamplingParams
 from zero2r1.seeds import derive_seed
+from zero2r1.training.order import draw_of_step
 from zero2r1.types import Completion, Grader, Problem, Rollout, RolloutGroup
 
 
@@ -30,13 +30,7 @@ EncodePrompt = Callable[[Problem], EncodedPrompt]
 
 def questions_of_rollout(problems: Sequence[Problem], rollout: int, count: int, *, seed: int) -> list[Problem]:
     """The ``count`` problems of rollout number ``rollout``: passes over all problems, each pass in its own order."""
-    chosen: list[Problem] = []
-    for position in range(rollout * count, (rollout + 1) * count):
-        epoch, index = divmod(position, len(problems))
-        if not chosen or index == 0:
-            order = np.random.Generator(np.random.Philox(key=derive_seed(seed, "order", epoch))).permutation(len(problems))
-        chosen.append(problems[order[index]])
-    return chosen
+    return [problems[i] for i in draw_of_step(len(problems), rollout, size=count, seed=seed, purpose="order")]
 
 
 def sample_groups(

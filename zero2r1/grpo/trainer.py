@@ -17,24 +17,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zero2r1.checkpoint import load_latest, load_optimizer_tensors, load_weights, optimizer_tensors, save_checkpoint
 from zero2r1.grpo.batches import ScoredGroup, cut_by_question, score_group, training_samples
 from zero2r1.grpo.config import TrainSettings
 from zero2r1.grpo.metrics import Description, rollout_metrics, rollout_rows
 from zero2r1.grpo.sampling import EncodePrompt, questions_of_rollout, sample_groups
 from zero2r1.grpo.update import FixedPack, UpdateStats, fix_logprobs, policy_update
 from zero2r1.grpo.watch import Watch
-from zero2r1.models.loading import checkpoint_activations
 from zero2r1.rollout.engine import Engine, SamplingParams
 from zero2r1.seeds import derive_seed
-from zero2r1.training.loop import Hooks, Outcome, RunRecord, TrainingHalted, diverged
-from zero2r1.training.optimizer import build_adamw, learning_rate_factor
+from zero2r1.training.loop import Hooks, Outcome, RunRecord, TrainingHalted
+from zero2r1.training.progress import Progress
+from zero2r1.training.step import prepare_model
 from zero2r1.types import Completion, Grader, Problem
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 Describe = Callable[[Problem, Completion], Description]
+_REFERENCE = "reference/"
+"""What the names of the reference's tensors begin with in a checkpoint."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,23 +74,22 @@ class GrpoTrainer:
         hooks: Hooks | None = None,
     ) -> None:
         self._policy, self._engine, self._environment, self._settings = policy, engine, environment, settings
-        self._run, self._checkpoints, self._save_model, self._hooks = run, checkpoints, save_model, hooks or Hooks()
-        if settings.compute.gradient_checkpointing:
-            checkpoint_activations(policy)
-            policy.train()  # transformers checkpoints in training mode only; dropout is off in either mode
-        else:
-            policy.eval()
+        self._run, self._hooks = run, hooks or Hooks()
+        prepare_model(policy, settings.compute)
         self._reference = copy.deepcopy(policy).requires_grad_(False).eval() if settings.grpo.beta > 0 else None
         choice = settings.grpo.old_logprobs
         if choice == "sampler" and not engine.exact:
             raise ValueError("grpo.old_logprobs is 'sampler', but this engine is not exact. Set grpo.old_logprobs: recompute")
         # The engine samples in float32; a trainer that computes in bfloat16 would see ratios other than 1 before any update.
         self._recompute_old = choice == "recompute" or (choice == "auto" and not (engine.exact and settings.compute.dtype == "float32"))
-        opt = settings.optimizer
-        self._optimizer = build_adamw(policy, learning_rate=opt.learning_rate, betas=opt.betas, weight_decay=opt.weight_decay)
-        self.step = 0
-        self._dead_steps = self._nonfinite_steps = 0
+        self._progress = Progress(policy, settings, steps=settings.steps, run=run, checkpoints=checkpoints, save_model=save_model)
+        self._dead_steps = 0
         self._watch = Watch(settings.convergence, settings.monitor)
+
+    @property
+    def step(self) -> int:
+        """Updates so far."""
+        return self._progress.step
 
     def train(self) -> Outcome:
         """Run to ``settings.steps`` or to convergence, or until asked to stop. Resumes by itself.
@@ -159,28 +159,23 @@ class GrpoTrainer:
         )
 
     def _one_update(self, groups: Sequence[ScoredGroup], packs: Sequence[FixedPack], timings: dict[str, float]) -> None:
-        settings = self._settings
-        opt = settings.optimizer
+        settings, progress = self._settings, self._progress
         began = time.monotonic()
-        factor = learning_rate_factor(
-            self.step, total=settings.steps, warmup=opt.warmup_steps, schedule=opt.schedule, final=opt.final_factor
-        )
-        for group in self._optimizer.param_groups:
-            group["lr"] = opt.learning_rate * factor
+        learning_rate = progress.set_learning_rate()
         stats = policy_update(
             self._policy,
-            [self._optimizer],
+            [progress.optimizer],
             packs,
             temperature=settings.rollout.temperature,
-            max_grad_norm=opt.max_grad_norm,
+            max_grad_norm=settings.optimizer.max_grad_norm,
             grpo=settings.grpo,
             compute=settings.compute,
         )
-        self.step += 1
+        progress.step += 1
         reset = settings.grpo.reference_reset_steps
         if self._reference is not None and reset is not None and self.step % reset == 0:
             self._reference.load_state_dict(self._policy.state_dict())
-        self._report(groups, stats, opt.learning_rate * factor, {**timings, "train": time.monotonic() - began})
+        self._report(groups, stats, learning_rate, {**timings, "train": time.monotonic() - began})
         self._guard(groups, stats)
 
     def _report(self, groups: Sequence[ScoredGroup], stats: UpdateStats, learning_rate: float, timings: Mapping[str, float]) -> None:
@@ -207,19 +202,10 @@ class GrpoTrainer:
         self._hooks.on_step(row)
 
     def _guard(self, groups: Sequence[ScoredGroup], stats: UpdateStats) -> None:
-        settings = self._settings
         self._guard_against_hacking()
         self._dead_steps = 0 if any(scored.has_signal for scored in groups) else self._dead_steps + 1
-        self._nonfinite_steps = 0 if stats.applied else self._nonfinite_steps + 1
-        if self._nonfinite_steps >= settings.stop_after_nonfinite_steps:
-            raise diverged(
-                loss=stats.loss,
-                grad_norm=stats.grad_norm,
-                in_a_row=self._nonfinite_steps,
-                step=self.step,
-                learning_rate=settings.optimizer.learning_rate,
-            )
-        if self._dead_steps >= settings.stop_after_dead_steps:
+        self._progress.guard(applied=stats.applied, loss=stats.loss, grad_norm=stats.grad_norm)
+        if self._dead_steps >= self._settings.stop_after_dead_steps:
             raise TrainingHalted(
                 f"W310 signal: for {self._dead_steps} steps in a row every group had equal rewards, so there is nothing to learn from. "
                 f"Most often the answer is not found in the text: look at some outputs with  zero2r1 show RUN --step {self.step}. "
@@ -240,39 +226,14 @@ class GrpoTrainer:
             )
 
     def _save(self) -> None:
-        tensors, optimizer_state = optimizer_tensors(self._optimizer, self._policy)
-        if self._reference is not None:
-            tensors |= {f"reference/{name}": tensor for name, tensor in self._reference.state_dict().items()}
-        state = {
-            "step": self.step,
-            "optimizer": optimizer_state,
-            "dead_steps": self._dead_steps,
-            "nonfinite_steps": self._nonfinite_steps,
-            "watch": self._watch.state,
-        }
-        save_checkpoint(
-            self._checkpoints,
-            self.step,
-            write_model=self._save_model,
-            tensors=tensors,
-            state=state,
-            keep_last=self._settings.keep_checkpoints,
-        )
-        self._run.append_event("checkpoint", step=self.step)
+        frozen = {} if self._reference is None else {f"{_REFERENCE}{name}": tensor for name, tensor in self._reference.state_dict().items()}
+        self._progress.save(state={"dead_steps": self._dead_steps, "watch": self._watch.state}, tensors=frozen)
 
     def _resume(self) -> None:
-        found = load_latest(self._checkpoints)
+        found = self._progress.resume()
         if found is None:
-            self._run.truncate_after(0)
             return
-        tensors = found.tensors()
-        load_weights(self._policy, found.model_tensors())
-        reference = {name.removeprefix("reference/"): t for name, t in tensors.items() if name.startswith("reference/")}
+        self._dead_steps, self._watch.state = found.state["dead_steps"], found.state["watch"]
         if self._reference is not None:
-            self._reference.load_state_dict(reference)
-        load_optimizer_tensors(self._optimizer, self._policy, tensors, found.state["optimizer"])
-        self.step = found.state["step"]
-        self._dead_steps, self._nonfinite_steps = found.state["dead_steps"], found.state["nonfinite_steps"]
-        self._watch.state = found.state["watch"]
-        self._run.truncate_after(self.step)
-        self._run.append_event("resumed", step=self.step)
+            frozen = {name.removeprefix(_REFERENCE): t for name, t in found.tensors().items() if name.startswith(_REFERENCE)}
+            self._reference.load_state_dict(frozen)

@@ -19,10 +19,10 @@ from zero2r1.pipeline.general_requests import SETS
 from zero2r1.pipeline.materials import Materials, load_materials
 from zero2r1.pipeline.model_shapes import can_be_converted, folder_here, is_hub_name, shape_of
 from zero2r1.pipeline.recipe import PipelineSettings
-from zero2r1.pipeline.run import STAGES
 from zero2r1.pipeline.shown_prompts import ORDER, PLAIN_STAGES, longest_prompt, prompt_shown
 from zero2r1.pipeline.stage_counts import Rows, StagePlan
 from zero2r1.pipeline.stage_plans import Planner, kept_by_rejection
+from zero2r1.pipeline.stages import STAGES
 from zero2r1.reward_models.data import read_labels, read_preferences
 from zero2r1.tasks.laptop.words import TAGS, vocabulary
 from zero2r1.types import Message

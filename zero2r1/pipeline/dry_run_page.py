@@ -10,8 +10,8 @@ from types import MappingProxyType
 from zero2r1.pipeline.dry_run import DryRun, ModelHere, dry_run
 from zero2r1.pipeline.estimates import ALLOCATOR, GIB, RUNTIME, ModelShape, Peak, Speed, layer_bytes, speed_of
 from zero2r1.pipeline.recipe import PipelineSettings
-from zero2r1.pipeline.run import STAGES
 from zero2r1.pipeline.stage_counts import StagePlan
+from zero2r1.pipeline.stages import STAGES
 
 GPUS: Mapping[str, float] = MappingProxyType({"24 GB": 23.6, "80 GB": 79.1, "141 GB": 139.7})
 """What is sold as that -> GiB that a program sees of it."""

@@ -11,6 +11,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,6 +21,7 @@ from zero2r1.pipeline.materials import client_of
 from zero2r1.pipeline.recipe import RewardModelsSettings
 from zero2r1.pipeline.reward_training import train_reward_model
 from zero2r1.pipeline.sampling import sample_problems
+from zero2r1.pipeline.stage import Stage
 from zero2r1.pipeline.stage_run import StageRun
 from zero2r1.reward_models.config import RewardModelSettings
 from zero2r1.reward_models.data import (
@@ -57,16 +59,44 @@ def run_reward_models(given: StageRun) -> Mapping[str, Path]:
     settings = given.settings.reward_models
     requests = given.materials.requests
     assert requests is not None  # the stage is left out otherwise
-    pairs = _pairs(given, settings, requests)
-    labels = _labels(given, settings, requests)
+    answers = _Answers(given, settings)
+    pairs = _pairs(given, settings, requests, answers)
+    labels = _labels(given, settings, requests, answers)
     helpful = _trained(given, "helpful", pairs, settings.helpful)
     return {"helpful_model": helpful, "harmless_model": _trained(given, "harmless", labels, settings.safety)}
+
+
+class _Answers:
+    """Answers of the stage-3 model, which is loaded when it is first asked; with pairs and labels of files it never is."""
+
+    def __init__(self, given: StageRun, settings: RewardModelsSettings) -> None:
+        self._given, self._settings = given, settings
+
+    @cached_property
+    def _stage(self) -> Stage:
+        sample = self._settings.sample
+        return self._given.load("dev3", chat=True, cap=sample.max_new_tokens, sampler=sample)
+
+    def to(self, name: str, problems: Sequence[Problem]) -> list[Sampled]:
+        """Those to every request; what was cut, or broke the layout, is left out."""
+        think_open = self._stage.world.think_open
+
+        def make(problem: Problem, completions: Sequence[Completion]) -> list[dict[str, Any]]:
+            ended = [completion.text for completion in completions if completion.finish_reason == "stop"]
+            responses = [found for text in ended if (found := response_of(text, think_open=think_open)) is not None]
+            return [{"id": problem.id, "responses": [asdict(response) for response in responses]}]
+
+        rows = sample_problems(self._given.work, self._stage, problems, self._settings.sample, purpose=name, make=make)
+        return [
+            Sampled(messages=problem.messages, responses=tuple(Response(**response) for response in row["responses"]))
+            for problem, row in zip(problems, rows, strict=True)
+        ]
 
 
 # Helpfulness
 
 
-def _pairs(given: StageRun, settings: RewardModelsSettings, requests: GeneralRequests) -> list[Preference]:
+def _pairs(given: StageRun, settings: RewardModelsSettings, requests: GeneralRequests, answers: _Answers) -> list[Preference]:
     if settings.pairs is not None:
         return _clean(given, read_preferences(settings.pairs), settings.pairs)
     problems = requests.train("helpful", settings.helpful_requests)
@@ -80,7 +110,7 @@ def _pairs(given: StageRun, settings: RewardModelsSettings, requests: GeneralReq
     if endpoint is not None:
         ask = _remembered(_patient(ask, settings.calls), given.run.path / "samples" / "judged.jsonl", given.should_stop)
     made = make_preferences(
-        _sampled(given, settings, "helpful", problems),
+        answers.to("helpful", problems),
         ask,
         min_gap=settings.min_gap,
         pairs_per_prompt=settings.pairs_per_request,
@@ -159,7 +189,7 @@ def _remembered(ask: Ask, file: Path, should_stop: Callable[[], bool]) -> Ask:
 # Harmlessness
 
 
-def _labels(given: StageRun, settings: RewardModelsSettings, requests: GeneralRequests) -> list[Label]:
+def _labels(given: StageRun, settings: RewardModelsSettings, requests: GeneralRequests, answers: _Answers) -> list[Label]:
     """Labels of a file, or what the rules of the world say of sampled answers to harmful requests.
 
     Raises:
@@ -171,7 +201,7 @@ def _labels(given: StageRun, settings: RewardModelsSettings, requests: GeneralRe
     problems = requests.train("harmless", settings.harmful_requests)
     found = [
         Label(messages=group.messages, response=response, safe=rule(problem, f"{response.thinking or ''} {response.summary}") == 1.0)
-        for problem, group in zip(problems, _sampled(given, settings, "harmless", problems), strict=True)
+        for problem, group in zip(problems, answers.to("harmless", problems), strict=True)
         for response in group.responses
     ]
     write_labels(given.run.path / "samples" / "labels.jsonl", found)
@@ -203,22 +233,6 @@ def _clean(given: StageRun, rows: list[R], file: str) -> list[R]:
     if not kept:
         raise ValueError(f"every row of {file} asks what is asked in evaluation, so nothing is left to learn")
     return kept
-
-
-def _sampled(given: StageRun, settings: RewardModelsSettings, name: str, problems: Sequence[Problem]) -> list[Sampled]:
-    """Answers of the stage-3 model to every request; those that were cut, or broke the layout, are left out."""
-    stage = given.load("dev3", chat=True, cap=settings.sample.max_new_tokens, sampler=settings.sample)
-
-    def make(problem: Problem, completions: Sequence[Completion]) -> list[dict[str, Any]]:
-        ended = [completion.text for completion in completions if completion.finish_reason == "stop"]
-        responses = [found for text in ended if (found := response_of(text, think_open=stage.world.think_open)) is not None]
-        return [{"id": problem.id, "responses": [asdict(response) for response in responses]}]
-
-    rows = sample_problems(given.work, stage, problems, settings.sample, purpose=name, make=make)
-    return [
-        Sampled(messages=problem.messages, responses=tuple(Response(**response) for response in row["responses"]))
-        for problem, row in zip(problems, rows, strict=True)
-    ]
 
 
 def _trained(given: StageRun, name: str, rows: Sequence[Preference] | Sequence[Label], settings: RewardModelSettings) -> Path:

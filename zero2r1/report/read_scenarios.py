@@ -29,9 +29,11 @@ def read_scenarios(files: RunFiles, folder: str) -> Scenarios:
         labels=counts(files.object(f"{folder}/samples/labels.json")),
         general=_moved(files, folder),
         hacking=tuple(
-            f"step {event.get('step')}: {event.get('why')}"
-            for event in files.lines(f"{folder}/events.jsonl")
-            if event.get("event") == "hacking"
+            dict.fromkeys(  # a run that was killed and went on says it again
+                f"step {event.get('step')}: {event.get('why')}"
+                for event in files.lines(f"{folder}/events.jsonl")
+                if event.get("event") == "hacking"
+            )
         ),
     )
 

@@ -21,13 +21,14 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from zero2r1.rewards.combine import RewardError, concurrent
 from zero2r1.rewards.completions import finish_reasons, question_of, starts_inside_thinking, text_of
 from zero2r1.template import parse_response, visible_part
 from zero2r1.types import RewardFn
 
+Read = TypeVar("Read")
 Complete = Callable[[str], str]
 """Prompt -> text. It bounds its own time, repeats what is worth repeating, and raises when there is no answer to be had."""
 
@@ -100,36 +101,77 @@ def judge(question: str, reference: str, answer: str, *, complete: Complete, att
     if unworthy is not None:
         return Judgement(correct=False, verdict=None, analysis="", output="", attempts=0, why=unworthy)
     prompt = judge_prompt(question, reference, answer)
-    reminder = output = reason = ""
+    reply = ask_until_read(
+        prompt, complete=complete, attempts=attempts, read=lambda output: read_verdict(output, prompt=prompt), reminder=_REMINDER
+    )
+    verdict, analysis = reply.read or (None, "")
+    why = f"the judge says {verdict}" if verdict else f"no usable verdict in {attempts} attempts; the last one: {reply.fault}"
+    correct = verdict == "correct"
+    return Judgement(correct=correct, verdict=verdict, analysis=analysis, output=reply.output, attempts=reply.attempts, why=why)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply(Generic[Read]):
+    """What came of asking a judge."""
+
+    read: Read | None
+    """What was read of the last output; ``None`` if it could not be used."""
+    output: str
+    attempts: int
+    fault: str
+    """Why the last output that could not be used could not."""
+
+
+def ask_until_read(prompt: str, *, complete: Complete, attempts: int, read: Callable[[str], Read], reminder: str) -> Reply[Read]:
+    """Ask until ``read`` raises no :class:`BadOutput`, at most ``attempts`` times, each time but the first with a reminder.
+
+    Args:
+        reminder: what to put behind the prompt, with a place for ``{reason}``.
+
+    Raises:
+        Exception: whatever ``complete`` raises.
+        TypeError: it returned something else than text.
+    """
+    added = output = fault = ""
     for attempt in range(1, attempts + 1):
-        output = complete(prompt + reminder)
+        output = complete(prompt + added)
         if not isinstance(output, str):
             raise TypeError(f"complete(prompt) must return the judge's text, it returned a {type(output).__name__}")
         try:
-            verdict, analysis = read_verdict(output, prompt=prompt)
+            return Reply(read=read(output), output=output, attempts=attempt, fault=fault)
         except BadOutput as bad:
-            reason = str(bad)
+            fault = str(bad)
             # Another prompt: at temperature 0, or behind a cache, the same one would bring the same output.
-            reminder = _REMINDER.format(reason=reason)
-        else:
-            correct = verdict == "correct"
-            why = f"the judge says {verdict}"
-            return Judgement(correct=correct, verdict=verdict, analysis=analysis, output=output, attempts=attempt, why=why)
-    why = f"no usable verdict in {attempts} attempts; the last one: {reason}"
-    return Judgement(correct=False, verdict=None, analysis="", output=output, attempts=attempts, why=why)
+            added = reminder.format(reason=fault)
+    return Reply(read=None, output=output, attempts=attempts, fault=fault)
 
 
 def judge_prompt(question: str, reference: str, answer: str) -> str:
     """The prompt for one answer. Equal texts give equal prompts; only the fences, six lines, and one sentence hold the mark."""
-    given = {"question": question, "reference": reference, "answer": answer}
-    texts = {name: TURN_MARKER.sub(r"\g<0> ", text) for name, text in given.items()}
-    mark = mark_of(tuple(texts.values()))
-    fenced = "\n\n".join(f"<<< {name} {mark} opens >>>\n{text}\n<<< {name} {mark} closes >>>" for name, text in texts.items())
+    mark, fenced = fence({"question": question, "reference": reference, "answer": answer})
     return _PROMPT.format(mark=mark, fenced=fenced)
 
 
+def fence(given: Mapping[str, str], *, salt: str = "") -> tuple[str, str]:
+    """A mark that is in none of the texts, and the texts one after another, each between two lines that hold the mark.
+
+    Another ``salt`` makes another mark of the same texts.
+    """
+    texts = {name: TURN_MARKER.sub(r"\g<0> ", text) for name, text in given.items()}
+    mark = mark_of((*texts.values(), salt) if salt else tuple(texts.values()))
+    return mark, "\n\n".join(f"<<< {name} {mark} opens >>>\n{text}\n<<< {name} {mark} closes >>>" for name, text in texts.items())
+
+
 def read_verdict(output: str, *, prompt: str) -> tuple[str, str]:
-    """(verdict, analysis) of a judge's output to ``prompt``.
+    """(verdict, analysis) of a judge's output to ``prompt``; see :func:`final_verdict`."""
+    verdict, analysis = final_verdict(output, prompt=prompt, read=_verdict)
+    return verdict, analysis.encode("utf-8", "replace").decode("utf-8")[:_LONGEST_ANALYSIS]
+
+
+def final_verdict(output: str, *, prompt: str, read: Callable[[str], Read]) -> tuple[Read, str]:
+    """What a judge's output to ``prompt`` ends with: the verdict as ``read`` understands it, and the analysis before it.
+
+    ``read`` is given a verdict in lower case with single spaces, and raises :class:`BadOutput` where it is none of its own.
 
     Counted are the JSON objects with a ``verdict`` behind the judge's own thinking that do not also stand in the prompt. They must
     agree, and the last one must end the output; a code fence may close around it.
@@ -146,13 +188,27 @@ def read_verdict(output: str, *, prompt: str) -> tuple[str, str]:
     own = [(value, end) for value, end in json_objects(said) if "verdict" in value and value not in quotations]
     if not own:
         raise BadOutput("it holds no verdict of its own as a JSON object")
-    verdicts = {_verdict(value) for value, _ in own}
+    verdicts = {_read_object(value, read) for value, _ in own}
     if len(verdicts) > 1:
         raise BadOutput("it holds verdicts that contradict each other")
     value, end = own[-1]
     if said[end:].strip() not in ("", "```"):
         raise BadOutput("text follows its verdict")
-    return verdicts.pop(), value["analysis"].strip().encode("utf-8", "replace").decode("utf-8")[:_LONGEST_ANALYSIS]
+    return verdicts.pop(), value["analysis"].strip()
+
+
+def _read_object(value: Mapping[str, Any], read: Callable[[str], Read]) -> Read:
+    """The verdict of an object that has the two keys asked for and no other."""
+    verdict, analysis = value["verdict"], value.get("analysis")
+    if set(value) != {"analysis", "verdict"} or not isinstance(analysis, str) or not analysis.strip():
+        raise BadOutput("its JSON object does not have the two keys asked for, both with a text")
+    return read(" ".join(verdict.split()).casefold() if isinstance(verdict, str) else "")
+
+
+def _verdict(word: str) -> str:
+    if word not in ("correct", "incorrect"):
+        raise BadOutput('its verdict is neither "correct" nor "incorrect"')
+    return word
 
 
 @lru_cache(maxsize=64)
@@ -294,17 +350,6 @@ def json_objects(text: str, *, nested: bool = False) -> Iterator[tuple[dict[str,
         end = start.start() + length
         position = position if nested else end
         yield value, end
-
-
-def _verdict(value: Mapping[str, Any]) -> str:
-    """``correct`` or ``incorrect``, of an object that has the two keys asked for and no other."""
-    verdict, analysis = value["verdict"], value.get("analysis")
-    if set(value) != {"analysis", "verdict"} or not isinstance(analysis, str) or not analysis.strip():
-        raise BadOutput("its JSON object does not have the two keys asked for, both with a text")
-    word = verdict.strip().lower() if isinstance(verdict, str) else ""
-    if word not in ("correct", "incorrect"):
-        raise BadOutput('its verdict is neither "correct" nor "incorrect"')
-    return word
 
 
 def _refuse_constant(name: str) -> None:

@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from zero2r1.seeds import derive_seed
 from zero2r1.training.packing import split_into_packs
 from zero2r1.types import TrainingSample
 
@@ -51,14 +48,6 @@ def fit(examples: Sequence[SftExample], max_length: int) -> Fitted:
     ]
     cut = sum(len(new.response_ids) < len(old.response_ids) for new, old in zip(fitted, kept, strict=True))
     return Fitted(examples=tuple(fitted), cut=cut, dropped=len(examples) - len(kept))
-
-
-def batch_of_step(count: int, step: int, *, batch_size: int, seed: int) -> list[int]:
-    """Indices of the examples of an update: every epoch all of them once, in an order of its own; its last batch may be smaller."""
-    per_epoch = -(-count // batch_size)
-    epoch, position = divmod(step, per_epoch)
-    order = np.random.Generator(np.random.Philox(key=derive_seed(seed, "sft", epoch))).permutation(count)
-    return [int(i) for i in order[position * batch_size : (position + 1) * batch_size]]
 
 
 def training_samples(examples: Sequence[SftExample]) -> list[TrainingSample]:

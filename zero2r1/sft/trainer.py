@@ -13,15 +13,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from zero2r1.checkpoint import load_latest, load_optimizer_tensors, load_weights, optimizer_tensors, save_checkpoint
-from zero2r1.models.loading import checkpoint_activations
 from zero2r1.sft.config import SftSettings
-from zero2r1.sft.examples import SftExample, batch_of_step, fit, micro_batches, training_samples
+from zero2r1.sft.examples import SftExample, fit, micro_batches, training_samples
 from zero2r1.training.logprobs import completion_logprobs
-from zero2r1.training.loop import Hooks, Outcome, RunRecord, diverged
-from zero2r1.training.optimizer import build_adamw, learning_rate_factor
+from zero2r1.training.loop import Hooks, Outcome, RunRecord
+from zero2r1.training.order import batch_of_step
 from zero2r1.training.packing import pack
-from zero2r1.training.step import clip_and_step, head_options, training_context
+from zero2r1.training.progress import Material, Progress
+from zero2r1.training.step import clip_and_step, head_options, prepare_model, training_context
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -47,21 +46,21 @@ class SftTrainer:
         save_model: Callable[[Path], None],
         hooks: Hooks | None = None,
     ) -> None:
-        self._model, self._settings, self._run = model, settings, run
-        self._checkpoints, self._save_model, self._hooks = checkpoints, save_model, hooks or Hooks()
+        self._model, self._settings, self._run, self._hooks = model, settings, run, hooks or Hooks()
         self._fitted = fit(examples, settings.max_length)
-        self._digest = digest_of_examples(self._fitted.examples)
         self._per_epoch = -(-len(self._fitted.examples) // settings.batch_size)
         self.steps = self._per_epoch * settings.epochs
-        if settings.compute.gradient_checkpointing:
-            checkpoint_activations(model)
-            model.train()
-        else:
-            model.eval()  # dropout off, as in the RL that follows
-        opt = settings.optimizer
-        self._optimizer = build_adamw(model, learning_rate=opt.learning_rate, betas=opt.betas, weight_decay=opt.weight_decay)
-        self.step = 0
-        self._nonfinite_steps = 0
+        prepare_model(model, settings.compute)
+        learnt = self._fitted.examples
+        material = Material(noun="examples", verb="has learnt", count=len(learnt), sha256=digest_of_examples(learnt))
+        self._progress = Progress(
+            model, settings, steps=self.steps, run=run, checkpoints=checkpoints, save_model=save_model, material=material
+        )
+
+    @property
+    def step(self) -> int:
+        """Updates so far."""
+        return self._progress.step
 
     def train(self) -> Outcome:
         """Run all epochs, or until asked to stop. Resumes by itself.
@@ -70,23 +69,24 @@ class SftTrainer:
             ValueError: there is a checkpoint of a run on other examples.
             TrainingHalted: nothing was finite for too many steps in a row.
         """
-        self._resume()
+        if self._progress.resume() is None:
+            fitted = self._fitted
+            self._run.append_event("examples", kept=len(fitted.examples), cut=fitted.cut, dropped=fitted.dropped, steps=self.steps)
         while self.step < self.steps:
             self._one_update()
             stop = self._hooks.should_stop()
             if stop or self.step >= self.steps or self.step % self._settings.checkpoint_every == 0:
-                self._save()
+                self._progress.save()
             if stop:
                 return Outcome.STOPPED
         return Outcome.DONE
 
     def _one_update(self) -> None:
-        settings, opt = self._settings, self._settings.optimizer
+        settings, progress = self._settings, self._progress
         began = time.monotonic()
-        factor = learning_rate_factor(self.step, total=self.steps, warmup=opt.warmup_steps, schedule=opt.schedule, final=opt.final_factor)
-        for group in self._optimizer.param_groups:
-            group["lr"] = opt.learning_rate * factor
-        chosen = batch_of_step(len(self._fitted.examples), self.step, batch_size=settings.batch_size, seed=settings.seed)
+        learning_rate = progress.set_learning_rate()
+        count = len(self._fitted.examples)
+        chosen = batch_of_step(count, self.step, batch_size=settings.batch_size, seed=settings.seed, purpose="sft")
         samples = training_samples([self._fitted.examples[i] for i in chosen])
         device = next(self._model.parameters()).device
         total = 0.0
@@ -97,8 +97,8 @@ class SftTrainer:
             loss = -(batch.weights * logprobs).sum()
             loss.backward()
             total += loss.item()
-        grad_norm, applied = clip_and_step(self._model, [self._optimizer], total, max_grad_norm=opt.max_grad_norm)
-        self.step += 1
+        grad_norm, applied = clip_and_step(self._model, [progress.optimizer], total, max_grad_norm=settings.optimizer.max_grad_norm)
+        progress.step += 1
         seconds = time.monotonic() - began
         tokens = sum(len(sample.completion_ids) for sample in samples)
         row = {
@@ -106,7 +106,7 @@ class SftTrainer:
             "epoch": self.step / self._per_epoch,
             "loss": total,
             "grad_norm": grad_norm,
-            "learning_rate": opt.learning_rate * factor,
+            "learning_rate": learning_rate,
             "update_applied": applied,
             "num_tokens": tokens,
             "num_prompt_tokens": sum(len(sample.prompt_ids) for sample in samples),
@@ -115,55 +115,7 @@ class SftTrainer:
         }
         self._run.append_metrics(row)
         self._hooks.on_step(row)
-        self._guard(applied, total, grad_norm)
-
-    def _guard(self, applied: bool, loss: float, grad_norm: float) -> None:
-        self._nonfinite_steps = 0 if applied else self._nonfinite_steps + 1
-        if self._nonfinite_steps >= self._settings.stop_after_nonfinite_steps:
-            raise diverged(
-                loss=loss,
-                grad_norm=grad_norm,
-                in_a_row=self._nonfinite_steps,
-                step=self.step,
-                learning_rate=self._settings.optimizer.learning_rate,
-            )
-
-    def _save(self) -> None:
-        tensors, optimizer_state = optimizer_tensors(self._optimizer, self._model)
-        save_checkpoint(
-            self._checkpoints,
-            self.step,
-            write_model=self._save_model,
-            tensors=tensors,
-            state={
-                "step": self.step,
-                "optimizer": optimizer_state,
-                "nonfinite_steps": self._nonfinite_steps,
-                "examples": {"count": len(self._fitted.examples), "sha256": self._digest},
-            },
-            keep_last=self._settings.keep_checkpoints,
-        )
-        self._run.append_event("checkpoint", step=self.step)
-
-    def _resume(self) -> None:
-        found = load_latest(self._checkpoints)
-        if found is None:
-            self._run.truncate_after(0)
-            fitted = self._fitted
-            self._run.append_event("examples", kept=len(fitted.examples), cut=fitted.cut, dropped=fitted.dropped, steps=self.steps)
-            return
-        known = found.state.get("examples")
-        if known is not None and known["sha256"] != self._digest:  # older checkpoints do not say
-            raise ValueError(
-                f"E002 resume: {found.path} has learnt {known['count']} examples (SHA-256 {known['sha256'][:12]}), and these are "
-                f"{len(self._fitted.examples)} others ({self._digest[:12]}). Restore the data that the run was started with, or learn "
-                "the new data in a run of its own: another --name, or --from and the stage in a pipeline"
-            )
-        load_weights(self._model, found.model_tensors())
-        load_optimizer_tensors(self._optimizer, self._model, found.tensors(), found.state["optimizer"])
-        self.step, self._nonfinite_steps = found.state["step"], found.state["nonfinite_steps"]
-        self._run.truncate_after(self.step)
-        self._run.append_event("resumed", step=self.step)
+        progress.guard(applied=applied, loss=total, grad_norm=grad_norm)
 
 
 def digest_of_examples(examples: Sequence[SftExample]) -> str:

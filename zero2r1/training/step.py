@@ -10,11 +10,19 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from zero2r1.models.loading import checkpoint_activations
 from zero2r1.models.packed_linear import onednn_linears
 from zero2r1.training.config import ComputeSettings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+
+def prepare_model(model: PreTrainedModel, settings: ComputeSettings) -> None:
+    """Make a model prepared by ``use_packed_attention`` ready for gradient steps; dropout is off in it whatever the mode."""
+    if settings.gradient_checkpointing:
+        checkpoint_activations(model)
+    model.train(settings.gradient_checkpointing)  # transformers checkpoints in training mode only
 
 
 @contextmanager

@@ -88,8 +88,3 @@ def language_share(text: str, language: str) -> float | None:
     counts = language_words(text)
     total = sum(counts.values())
     return counts[language] / total if total else None
-
-
-def one_language(text: str, language: str) -> bool:
-    """Whether no word of the text belongs to another language than ``language``."""
-    return all(count == 0 for other, count in language_words(text).items() if other != language)

@@ -1,0 +1,133 @@
+"""Where the training of a model stands: its step and its optimizer, saved and resumed in one way for every trainer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from torch import Tensor
+
+from zero2r1.checkpoint import Checkpoint, load_latest, load_optimizer_tensors, load_weights, optimizer_tensors, save_checkpoint
+from zero2r1.training.config import OptimizerSettings
+from zero2r1.training.loop import RunRecord, diverged
+from zero2r1.training.optimizer import build_adamw, learning_rate_factor
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+class LoopSettings(Protocol):
+    """What the settings of every trainer have."""
+
+    @property
+    def optimizer(self) -> OptimizerSettings: ...
+    @property
+    def keep_checkpoints(self) -> int: ...
+    @property
+    def stop_after_nonfinite_steps(self) -> int: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Material:
+    """What a run learns from, as its checkpoints remember it: to go on with other material would be another run."""
+
+    noun: str
+    """What there are many of; the key in the checkpoint's state. Example: ``examples``."""
+    verb: str
+    """What a model has done with them. Example: ``has learnt``."""
+    count: int
+    sha256: str
+
+
+class Progress:
+    """The step and the optimizer of ``model``, which it trains in place.
+
+    Args:
+        steps: how many there will be; the learning rate's schedule ends with them.
+        checkpoints: folder of checkpoints.
+        save_model: writes the model as a folder that `transformers` loads.
+        material: what a checkpoint must have been trained on to be continued; not checked if left out.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        settings: LoopSettings,
+        *,
+        steps: int,
+        run: RunRecord,
+        checkpoints: Path,
+        save_model: Callable[[Path], None],
+        material: Material | None = None,
+    ) -> None:
+        self._model, self._settings, self._steps, self._run = model, settings, steps, run
+        self._checkpoints, self._save_model, self._material = checkpoints, save_model, material
+        opt = settings.optimizer
+        self.optimizer = build_adamw(model, learning_rate=opt.learning_rate, betas=opt.betas, weight_decay=opt.weight_decay)
+        self.step = 0
+        self._nonfinite_steps = 0
+
+    def set_learning_rate(self) -> float:
+        """Give the optimizer the learning rate of the step to come, and return it."""
+        opt = self._settings.optimizer
+        factor = learning_rate_factor(self.step, total=self._steps, warmup=opt.warmup_steps, schedule=opt.schedule, final=opt.final_factor)
+        for group in self.optimizer.param_groups:
+            group["lr"] = opt.learning_rate * factor
+        return opt.learning_rate * factor
+
+    def guard(self, *, applied: bool, loss: float, grad_norm: float) -> None:
+        """Count steps whose update could not be applied.
+
+        Raises:
+            TrainingHalted: there were too many in a row.
+        """
+        self._nonfinite_steps = 0 if applied else self._nonfinite_steps + 1
+        if self._nonfinite_steps >= self._settings.stop_after_nonfinite_steps:
+            rate = self._settings.optimizer.learning_rate
+            raise diverged(loss=loss, grad_norm=grad_norm, in_a_row=self._nonfinite_steps, step=self.step, learning_rate=rate)
+
+    def save(self, *, state: Mapping[str, Any] | None = None, tensors: Mapping[str, Tensor] | None = None) -> None:
+        """Write a checkpoint, with what else the trainer must know to go on."""
+        moments, described = optimizer_tensors(self.optimizer, self._model)
+        known = {} if self._material is None else {self._material.noun: {"count": self._material.count, "sha256": self._material.sha256}}
+        save_checkpoint(
+            self._checkpoints,
+            self.step,
+            write_model=self._save_model,
+            tensors={**moments, **(tensors or {})},
+            state={"step": self.step, "optimizer": described, "nonfinite_steps": self._nonfinite_steps, **known, **(state or {})},
+            keep_last=self._settings.keep_checkpoints,
+        )
+        self._run.append_event("checkpoint", step=self.step)
+
+    def resume(self) -> Checkpoint | None:
+        """Go on from the newest complete checkpoint, and drop what the run recorded after it; ``None`` where there is none yet.
+
+        Raises:
+            ValueError: that checkpoint was trained on other material.
+            BrokenCheckpoint: there are checkpoints, and none is intact.
+        """
+        found = load_latest(self._checkpoints)
+        if found is None:
+            self._run.truncate_after(0)
+            return None
+        self._check(found)
+        load_weights(self._model, found.model_tensors())
+        load_optimizer_tensors(self.optimizer, self._model, found.tensors(), found.state["optimizer"])
+        self.step, self._nonfinite_steps = found.state["step"], found.state["nonfinite_steps"]
+        self._run.truncate_after(self.step)
+        self._run.append_event("resumed", step=self.step)
+        return found
+
+    def _check(self, found: Checkpoint) -> None:
+        here = self._material
+        known = None if here is None else found.state.get(here.noun)
+        if here is None or known is None or known["sha256"] == here.sha256:  # older checkpoints do not say
+            return
+        raise ValueError(
+            f"E002 resume: {found.path} {here.verb} {known['count']} {here.noun} (SHA-256 {known['sha256'][:12]}), and these are "
+            f"{here.count} others ({here.sha256[:12]}). Restore the data that the run was started with, or learn the new data in a run "
+            "of its own: another --name, or --from and the stage in a pipeline"
+        )

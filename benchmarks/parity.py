@@ -71,7 +71,7 @@ def run_zero2r1(folder: Path, seed: int, steps: int) -> dict[str, Any]:
         environment = Environment(
             problems=stage.world.train,
             encode=lambda problem: EncodedPrompt(prompt_ids=stage.prompt_ids(problem)),
-            grader=stage.world.grader(settings.reward),
+            grader=stage.world.grader(settings.reward, cap=settings.rollout.max_new_tokens),
             stop_token_ids=stage.stops,
         )
         GrpoTrainer(
@@ -120,7 +120,7 @@ def _trl_reward(stage: Any, settings: Any, rows: list[dict[str, Any]]) -> Callab
     """The stage's own grader behind TRL's signature; keeps mean reward and accuracy of every rollout."""
     from zero2r1.types import Completion, Segment
 
-    grade = stage.world.grader(settings.reward)
+    grade = stage.world.grader(settings.reward, cap=settings.rollout.max_new_tokens)
 
     def reward(completion_ids: list[list[int]], index: list[int], **_: Any) -> list[float]:
         completions = []

@@ -54,11 +54,20 @@ def loss(
     clip_high: float,
     aggregation: str,
     cap: int,
+    surrogate: str = "clipped",
+    held: Array | None = None,
+    samplers: Sequence[Sequence[float]] | None = None,
+    correction_cap: float | None = None,
+    entropy_bonus: float = 0.0,
 ) -> float:
-    """-J of one mini-batch."""
+    """-J of one mini-batch.
+
+    ``held``: the table of logits at which what stands under a stop-gradient is evaluated. ``samplers``: log-probabilities of the engine,
+    an output each; with them every token weighs min(pi_old / pi_sampler, correction_cap).
+    """
     sums: list[float] = []
     lengths: list[int] = []
-    for output in outputs:
+    for number, output in enumerate(outputs):
         logp = [log_softmax(logits[row])[token] for row, token in zip(output.rows, output.tokens, strict=True)]
         kept = [t for t, trained in enumerate(output.trained) if trained]
         moved = [logp[t] - output.old[t] for t in kept]
@@ -67,8 +76,17 @@ def loss(
             exponent = {"token": change, "sequence": sum(moved), "sequence_mean": sum(moved) / len(moved)}[ratio]
             rho = float(np.exp(exponent))
             clipped = min(max(rho, 1 - clip_low), 1 + clip_high)
-            surrogate = min(rho * output.advantage, clipped * output.advantage)
-            total += -surrogate + beta * kl_term(kl, logp[t], output.ref[t], rho)
+            if surrogate == "clipped":
+                gain = min(rho * output.advantage, clipped * output.advantage)
+            else:
+                table = logits if held is None else held
+                then = float(np.exp(log_softmax(table[output.rows[t]])[output.tokens[t]] - output.old[t]))
+                weight = {"clipped_weight": min(max(then, 1 - clip_low), 1 + clip_high), "score": 1.0}[surrogate]
+                gain = weight * output.advantage * logp[t]
+            if samplers is not None and correction_cap is not None:
+                gain *= min(float(np.exp(output.old[t] - samplers[number][t])), correction_cap)
+            p = np.exp(log_softmax(logits[output.rows[t]]))
+            total += -gain + beta * kl_term(kl, logp[t], output.ref[t], rho) + entropy_bonus * float((p * np.log(p)).sum())
         sums.append(total)
         lengths.append(len(kept))
     groups = sorted({output.group for output in outputs})
@@ -77,6 +95,8 @@ def loss(
         return float(np.mean([np.mean(values) for values in of_group]))
     if aggregation == "token_mean":
         return sum(sums) / sum(lengths)
+    if aggregation == "output_sum":
+        return float(np.mean(sums))
     return sum(sums) / (len(outputs) * cap)
 
 

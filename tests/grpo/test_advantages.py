@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.grpo import reference
-from zero2r1.grpo.advantages import ADVANTAGES, group_mean, group_mean_std
+from zero2r1.grpo.advantages import ADVANTAGES, SCALINGS, group_mean, group_mean_std, leave_one_out, rollout_std
 
 reward_lists = st.lists(st.floats(-10, 10, allow_nan=False).map(lambda x: round(x, 3)), min_size=2, max_size=16)
 
@@ -81,3 +81,26 @@ def test_they_sum_to_zero_and_keep_the_order(rewards):
     result = group_mean_std(rewards)
     assert sum(result) == pytest.approx(0, abs=1e-6)
     assert [a for _, a in sorted(zip(rewards, result, strict=True))] == sorted(result)
+
+
+def test_leaving_one_out_by_hand():
+    # others of 3 are 1 and 2: mean 1.5; of 1: 2.5; of 2: 2
+    assert leave_one_out([3.0, 1.0, 2.0]) == pytest.approx([1.5, -1.5, 0.0], abs=1e-12)
+
+
+@given(reward_lists)
+def test_leaving_one_out_compares_each_reward_with_the_mean_of_the_others(rewards):
+    expected = [reward - (sum(rewards) - reward) / (len(rewards) - 1) for reward in rewards]
+    assert leave_one_out(rewards) == pytest.approx(expected, abs=1e-9)
+
+
+def test_a_rollout_is_scaled_by_the_spread_of_all_its_advantages():
+    # REINFORCE++ baseline. Groups (1, 0) and (10, 6) give +-0.5 and +-2: mean 0, std sqrt((0.25 + 0.25 + 4 + 4) / 4) = 1.4577380
+    centred = [*group_mean([1, 0]), *group_mean([10, 6])]
+    assert rollout_std(centred, ddof=0, epsilon=0.0) == pytest.approx([0.3429972, -0.3429972, 1.3719887, -1.3719887], abs=1e-7)
+
+
+@pytest.mark.parametrize("scaling", sorted(SCALINGS))
+def test_a_rollout_without_signal_stays_without(scaling):
+    assert SCALINGS[scaling]([0.0] * 5, ddof=0, epsilon=1e-4) == [0.0] * 5
+    assert SCALINGS[scaling]([], ddof=1, epsilon=1e-4) == []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from zero2r1.grpo.batches import cut_by_question, score_group, training_samples
+from zero2r1.grpo.batches import cut_by_question, keep_unequal, scale_rollout, score_group, training_samples
 from zero2r1.grpo.config import GrpoSettings
 from zero2r1.types import Completion, Problem, Reward, Rollout, RolloutGroup, Segment
 
@@ -103,3 +103,25 @@ def test_the_cut_keeps_questions_whole_and_loses_none():
 def test_parts_that_do_not_divide_are_refused():
     with pytest.raises(ValueError, match="12 groups cannot be cut into 5"):
         cut_by_question(scored(NO_KL, *([rollout(0.0), rollout(1.0)] for _ in range(12))), 5, seed=0)
+
+
+def test_scaling_leaves_ungraded_outputs_out_and_keeps_every_advantage_in_its_place():
+    settings = GrpoSettings(advantage="group_mean", scaling="rollout_std", std_epsilon=0.0)
+    groups = scale_rollout(
+        scored(settings, [rollout(1.0), rollout(None), rollout(0.0)], [rollout(1.0), rollout(1.0), rollout(1.0)]), settings
+    )
+    # graded: 0.5, -0.5, 0, 0, 0; std sqrt(0.5 / 5) = 0.3162278, 0.5 / std = 1.5811388
+    assert groups[0].advantages == pytest.approx((1.5811388, None, -1.5811388), abs=1e-7)
+    assert groups[1].advantages == (0.0, 0.0, 0.0)
+
+
+def test_groups_with_unequal_rewards_are_kept_before_others_and_all_in_their_order():
+    equal, unequal = [rollout(1.0), rollout(1.0)], [rollout(1.0), rollout(0.0)]
+    groups = scored(NO_KL, equal, unequal, equal, unequal, unequal)
+
+    def kept(count: int) -> list[str]:
+        return [scored.group.problem.id for scored in keep_unequal(groups, count)]
+
+    assert kept(5) == ["p0", "p1", "p2", "p3", "p4"]
+    assert kept(4) == ["p0", "p1", "p3", "p4"]
+    assert kept(2) == ["p1", "p3"]

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from tests.grpo import reference
+from zero2r1.grpo.advantages import leave_one_out
 from zero2r1.grpo.aggregation import AGGREGATIONS
-from zero2r1.grpo.loss import KL_ESTIMATORS, RATIOS, clipped_surrogate, grpo_loss, kl_k3
+from zero2r1.grpo.loss import KL_ESTIMATORS, RATIOS, SURROGATES, clipped_surrogate, clipped_weight_surrogate, grpo_loss, kl_k3
 
 
 def doubles(*values: float) -> Tensor:
@@ -41,7 +42,7 @@ def test_k3_by_hand():
 )
 def test_clipping_truth_table(rho, advantage, epsilon, value, gradient):
     ratio = doubles(rho).requires_grad_()
-    result = clipped_surrogate(ratio, doubles(advantage), clip_low=epsilon, clip_high=epsilon)
+    result = clipped_surrogate(ratio, doubles(advantage), ratio.log(), clip_low=epsilon, clip_high=epsilon)
     result.sum().backward()
     assert result.item() == pytest.approx(value, abs=1e-12)
     assert ratio.grad.item() == gradient
@@ -71,19 +72,30 @@ def a_batch(seed: int = 0, vocab: int = 3) -> tuple[np.ndarray, list[reference.O
     return logits, outputs
 
 
-def ours(logits: Tensor, outputs: list[reference.Output], *, aggregation: str, cap: int, **options: object) -> Tensor:
+def ours(
+    logits: Tensor,
+    outputs: list[reference.Output],
+    *,
+    aggregation: str,
+    cap: int,
+    samplers: list[list[float]] | None = None,
+    **options: object,
+) -> Tensor:
     lengths = [sum(o.trained) for o in outputs]
     weights = AGGREGATIONS[aggregation](lengths, [o.group for o in outputs], cap)
     rows = torch.tensor([row for o in outputs for row in o.rows])
     tokens = torch.tensor([token for o in outputs for token in o.tokens])
     flat = [(o, w, s) for s, (o, w) in enumerate(zip(outputs, weights, strict=True))]
+    distributions = logits[rows].log_softmax(-1)
     return grpo_loss(
-        logits[rows].log_softmax(-1).gather(-1, tokens[:, None])[:, 0],
+        distributions.gather(-1, tokens[:, None])[:, 0],
         doubles(*(x for o, _, _ in flat for x in o.old)),
         doubles(*(o.advantage for o, _, _ in flat for _ in o.rows)),
         doubles(*(w * trained for o, w, _ in flat for trained in o.trained)),
         torch.tensor([s for o, _, s in flat for _ in o.rows]),
         ref_logprobs=doubles(*(x for o, _, _ in flat for x in o.ref)),
+        sampler_logprobs=None if samplers is None else doubles(*(x for of_output in samplers for x in of_output)),
+        entropy=-(distributions.exp() * distributions).sum(-1),
         **options,
     ).loss
 
@@ -106,6 +118,81 @@ def test_value_and_gradient_equal_the_second_implementation(ratio, kl, aggregati
 
     assert value.item() == pytest.approx(theirs(logits), abs=1e-12)
     assert np.abs(leaf.grad.numpy() - reference.gradient(theirs, logits)).max() <= 1e-9
+
+
+@pytest.mark.parametrize("surrogate", sorted(SURROGATES))
+@pytest.mark.parametrize("aggregation", sorted(AGGREGATIONS))
+@pytest.mark.parametrize(("entropy_bonus", "correction_cap"), [(0.0, None), (0.05, None), (0.0, 1.1), (0.05, 1.1)])
+def test_surrogates_bonus_and_correction_equal_the_second_implementation(surrogate, aggregation, entropy_bonus, correction_cap):
+    logits, outputs = a_batch()
+    rng = np.random.default_rng(7)
+    samplers = [[float(old + rng.normal() * 0.2) for old in output.old] for output in outputs]
+    shared = {"ratio": "token", "kl": "k2", "beta": 0.1, "clip_low": 0.2, "clip_high": 0.28, "surrogate": surrogate}
+    correction = {} if correction_cap is None else {"correction": "truncated", "correction_cap": correction_cap}
+    leaf = torch.tensor(logits, requires_grad=True)
+    options = {**shared, **correction, "entropy_bonus": entropy_bonus}
+    value = ours(leaf, outputs, aggregation=aggregation, cap=9, samplers=samplers, **options)
+    value.backward()
+
+    def theirs(at):
+        return reference.loss(
+            at, outputs, aggregation=aggregation, cap=9, held=logits, samplers=samplers, correction_cap=correction_cap,
+            entropy_bonus=entropy_bonus, **shared,
+        )  # fmt: skip
+
+    assert value.item() == pytest.approx(theirs(logits), abs=1e-12)
+    assert np.abs(leaf.grad.numpy() - reference.gradient(theirs, logits)).max() <= 1e-9
+
+
+@pytest.mark.parametrize(
+    ("rho", "advantage", "gradient"),
+    # epsilon 0.2 and 0.28; the gradient with respect to log pi is the clipped weight times A: never cut, only bounded
+    [(1.0, 2.0, 2.0), (1.5, 2.0, 2.56), (1.5, -1.0, -1.28), (0.5, 1.0, 0.8), (0.5, -1.0, -0.8)],
+)
+def test_cispo_bounds_the_weight_and_keeps_every_gradient(rho, advantage, gradient):
+    logp = doubles(-1.0).requires_grad_()
+    ratio = (logp - (-1.0 - math.log(rho))).exp()
+    clipped_weight_surrogate(ratio, doubles(advantage), logp, clip_low=0.2, clip_high=0.28).sum().backward()
+    assert logp.grad.item() == pytest.approx(gradient, abs=1e-12)
+
+
+def test_gspo_by_hand():
+    # An output of two tokens, log-ratios 0.3 and -0.1: s = exp(0.2 / 2) = e^0.1 = 1.1051709, for both tokens. A = 1, no clip:
+    # loss = -(1/2 + 1/2) s; d s / d logp_t = s / 2, so each gradient is -(1/2 + 1/2) s / 2 = -0.5525855.
+    logp = doubles(-0.7, -1.1).requires_grad_()
+    result = grpo_loss(
+        logp, doubles(-1.0, -1.0), doubles(1, 1), doubles(0.5, 0.5), torch.tensor([0, 0]),
+        ref_logprobs=None, beta=0.0, clip_low=0.5, clip_high=0.5, ratio="sequence_mean",
+    )  # fmt: skip
+    result.loss.backward()
+    assert result.loss.item() == pytest.approx(-1.1051709181, abs=1e-9)
+    assert logp.grad.tolist() == pytest.approx([-0.5525854590] * 2, abs=1e-9)
+
+
+def test_truncated_importance_sampling_by_hand():
+    # pi_old / pi_sampler = e^0.1 = 1.1051709 and e^1 = 2.718 cut to 2. On policy (rho 1), A = 1, weights 1/2:
+    # loss = -(1.1051709 + 2) / 2 = -1.5525855, and so is the sum of the gradients.
+    logp = doubles(-1.0, -1.0).requires_grad_()
+    result = grpo_loss(
+        logp, doubles(-1.0, -1.0), doubles(1, 1), doubles(0.5, 0.5), torch.tensor([0, 0]), ref_logprobs=None, beta=0.0,
+        clip_low=0.2, clip_high=0.2, correction="truncated", correction_cap=2.0, sampler_logprobs=doubles(-1.1, -2.0),
+    )  # fmt: skip
+    result.loss.backward()
+    assert result.loss.item() == pytest.approx(-1.5525854590, abs=1e-9)
+    assert logp.grad.tolist() == pytest.approx([-0.5525854590, -1.0], abs=1e-9)
+
+
+def test_rloo_is_the_policy_gradient_of_whole_outputs():
+    # Rewards 1, 0, 0 give r - mean(others) = 1, -1/2, -1/2. Outputs of 1, 2 and 1 tokens; d loss / d logp = -A / 3 at every token.
+    assert leave_one_out([1, 0, 0]) == pytest.approx([1.0, -0.5, -0.5])
+    logp = doubles(-1.0, -0.5, -0.7, -0.2).requires_grad_()
+    (weight, *_) = AGGREGATIONS["output_sum"]([1, 2, 1], [0, 0, 0], 99)
+    result = grpo_loss(
+        logp, logp.detach(), doubles(1, -0.5, -0.5, -0.5), torch.full((4,), weight, dtype=torch.float64), torch.tensor([0, 1, 1, 2]),
+        ref_logprobs=None, beta=0.0, clip_low=0.2, clip_high=0.2, surrogate="score",
+    )  # fmt: skip
+    result.loss.backward()
+    assert logp.grad.tolist() == pytest.approx([-1 / 3, 1 / 6, 1 / 6, 1 / 6], abs=1e-12)
 
 
 def test_the_batch_has_clipped_tokens_on_both_sides():

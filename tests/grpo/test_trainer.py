@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from tests.toy_run import curve, grade_toy, negated, shuffled, toy_settings, toy_trainer
-from zero2r1.grpo.advantages import ADVANTAGES
+from zero2r1.grpo.advantages import ADVANTAGES, SCALINGS
 from zero2r1.grpo.aggregation import AGGREGATIONS
-from zero2r1.grpo.config import GrpoSettings
-from zero2r1.grpo.loss import KL_ESTIMATORS, RATIOS
+from zero2r1.grpo.config import ALGORITHMS, GrpoSettings
+from zero2r1.grpo.loss import CORRECTIONS, KL_ESTIMATORS, RATIOS, SURROGATES
 from zero2r1.training.loop import Hooks, Outcome, TrainingHalted
 from zero2r1.types import Reward
 
@@ -28,6 +28,60 @@ def test_grpo_lifts_a_toy_task_from_chance_to_95_percent(tmp_path, seed):
     trainer.train()
     assert curve(tmp_path)[0]["rewards/accuracy/mean"] < 0.35
     assert accuracy(tmp_path) >= 0.95
+
+
+@pytest.mark.parametrize("algorithm", sorted(ALGORITHMS))
+def test_every_published_variant_learns_the_toy_task(tmp_path, algorithm):
+    """With the bounds that are meant for long outputs widened: three tokens move further in one step than three thousand."""
+    published = ALGORITHMS[algorithm]
+    grpo = {**published.get("grpo", {}), "mini_batches": min(2, published.get("grpo", {}).get("mini_batches", 2))}
+    grpo |= {"clip_low": 0.2, "clip_high": 0.28} if algorithm == "gspo" else {}
+    settings = toy_settings(steps=110 * grpo["mini_batches"], prompts=12, group_size=16, **grpo)
+    draws = published.get("rollout", {}).get("max_draws", 1)
+    settings = settings.model_copy(update={"rollout": settings.rollout.model_copy(update={"max_draws": draws})})
+    toy_trainer(tmp_path, settings)[0].train()
+    assert accuracy(tmp_path) >= 0.9
+
+
+def test_questions_whose_outputs_all_earn_the_same_make_way_for_others(tmp_path):
+    """DAPO's dynamic sampling. Words up to 6 are graded 1 whatever is said, so half of the questions have no signal."""
+
+    def easy_half(problems, completions):
+        return [Reward(value=1.0) if int(p.answer) <= 6 else r for p, r in zip(problems, grade_toy(problems, completions), strict=True)]
+
+    def run(folder, max_draws):
+        settings = toy_settings(steps=4, prompts=6, group_size=16)
+        settings = settings.model_copy(update={"rollout": settings.rollout.model_copy(update={"max_draws": max_draws})})
+        trainer, policy, record = toy_trainer(folder, settings, grader=easy_half)
+        trainer.train()
+        return curve(folder), torch.cat([p.detach().flatten() for p in policy.parameters()]), record
+
+    once, _, _ = run(tmp_path / "once", 1)
+    rows, weights, record = run(tmp_path / "often", 20)
+    assert max(row["frac_reward_zero_std"] for row in once) > 0 and "draws" not in once[0]
+    assert [row["frac_reward_zero_std"] for row in rows] == [0.0] * 4
+    assert all(1 < row["draws"] < 20 and row["discarded_groups"] > 0 for row in rows)
+    assert all(int(sample["gold"]) > 6 for sample in record.rollouts(1))
+    capped, _, _ = run(tmp_path / "capped", 2)
+    assert all(row["draws"] <= 2 for row in capped)
+    again, same, _ = run(tmp_path / "again", 20)
+    assert again == rows and torch.equal(weights, same)
+
+
+def test_the_entropy_bonus_keeps_the_distribution_wider(tmp_path):
+    def entropy(bonus):
+        settings = toy_settings(steps=60, prompts=12, group_size=16, entropy_bonus=bonus)
+        toy_trainer(tmp_path / str(bonus), settings)[0].train()
+        return curve(tmp_path / str(bonus))[-1]["entropy"]
+
+    assert entropy(0.3) > 2 * entropy(0.0)
+
+
+def test_a_correction_is_one_for_an_exact_engine_and_is_reported(tmp_path):
+    toy_trainer(tmp_path, toy_settings(steps=2, correction="truncated"))[0].train()
+    first = curve(tmp_path)[0]
+    assert first["sampling/correction/mean"] == pytest.approx(1.0, abs=1e-5)
+    assert first["sampling/importance_sampling_ratio/mean"] == 1.0
 
 
 def test_negated_rewards_make_it_worse_than_chance(tmp_path):
@@ -180,5 +234,9 @@ def test_an_evaluation_at_the_step_of_a_stop_is_not_lost(tmp_path):
 
 
 def test_names_of_variants_in_the_settings_are_those_that_exist():
-    for field, table in (("advantage", ADVANTAGES), ("aggregation", AGGREGATIONS), ("ratio", RATIOS), ("kl", KL_ESTIMATORS)):
+    tables = {
+        "advantage": ADVANTAGES, "scaling": SCALINGS, "aggregation": AGGREGATIONS, "ratio": RATIOS, "surrogate": SURROGATES,
+        "correction": CORRECTIONS, "kl": KL_ESTIMATORS,
+    }  # fmt: skip
+    for field, table in tables.items():
         assert set(get_args(GrpoSettings.model_fields[field].annotation)) == set(table)

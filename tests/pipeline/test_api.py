@@ -118,6 +118,21 @@ def test_defaults_are_the_papers_and_modern_changes_what_it_says():
     )  # fmt: skip
 
 
+def test_the_overlong_reward_ends_at_the_cap_and_needs_one():
+    with pytest.raises(ValueError, match="the cap changes at"):
+        ZeroSettings.model_validate({"reward": {"weights": {"accuracy": 1.0, "overlong": 1.0}}})
+    settings = ZeroSettings.model_validate(ALGORITHMS["dapo"])
+    world = load_world(settings)
+    with pytest.raises(ValueError, match="Set reward.overlong_cache to 20"):
+        world.grader(settings.reward, cap=100)
+    problem = world.train[0]
+    segments = (Segment(token_ids=(5,) * 18_432, logprobs=(-1.0,) * 18_432),)
+    long = Completion(segments=segments, text="", finish_reason="stop", seed=0, policy_version=0)
+    (reward,) = world.grader(settings.reward, cap=20_480)([problem], [long])
+    # 18,432 is half of the way from 20,480 - 4,096 = 16,384 to 20,480; the answer itself is wrong
+    assert reward.components == {"accuracy": 0.0, "overlong": -0.5} and reward.value == -0.5
+
+
 def test_sampling_from_a_part_of_the_distribution_is_refused():
     with pytest.raises(ValueError, match="every ratio would be off by the mass cut away"):
         ZeroSettings.model_validate({"rollout": {"top_p": 0.95}})

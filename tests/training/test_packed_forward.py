@@ -104,10 +104,16 @@ def test_chunked_logprobs_and_gradients_equal_log_softmax(chunk, temperature, ke
     distribution = ((hidden @ weight.t()) / temperature).log_softmax(-1)
     theirs = distribution.gather(-1, targets[:, None])[:, 0]
     torch.testing.assert_close(ours, theirs, atol=1e-13, rtol=0)
-    torch.testing.assert_close(entropy, -(distribution.exp() * distribution).sum(-1).detach(), atol=1e-13, rtol=0)
-    expected = torch.autograd.grad((theirs * scale).sum(), (hidden, weight))
-    for got, want in zip(torch.autograd.grad((ours * scale).sum(), (hidden, weight)), expected, strict=True):
-        torch.testing.assert_close(got, want, atol=1e-13, rtol=0)
+    spread = -(distribution.exp() * distribution).sum(-1)
+    torch.testing.assert_close(entropy, spread, atol=1e-13, rtol=0)
+    for mine, other in (
+        ((ours * scale).sum(), (theirs * scale).sum()),
+        ((entropy * scale).sum(), (spread * scale).sum()),
+        ((ours * scale + entropy).sum(), (theirs * scale + spread).sum()),
+    ):
+        expected = torch.autograd.grad(other, (hidden, weight), retain_graph=True)
+        for got, want in zip(torch.autograd.grad(mine, (hidden, weight), retain_graph=True), expected, strict=True):
+            torch.testing.assert_close(got, want, atol=1e-13, rtol=0)
 
 
 def test_no_tensor_of_tokens_times_vocabulary_is_ever_made(monkeypatch):

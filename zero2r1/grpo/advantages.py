@@ -1,6 +1,6 @@
 """A_i: how much better an output is than its group (paper equation 3).
 
-Every variant is one function of the group's rewards and one entry of :data:`ADVANTAGES`.
+Every variant is one function of the group's rewards and one entry of :data:`ADVANTAGES`, or of all advantages and of :data:`SCALINGS`.
 """
 
 from __future__ import annotations
@@ -42,5 +42,33 @@ def group_mean(rewards: Sequence[float], *, ddof: int = 0, epsilon: float = 0.0)
     return [reward - mean for reward in rewards]
 
 
+def leave_one_out(rewards: Sequence[float], *, ddof: int = 0, epsilon: float = 0.0) -> list[float]:
+    """r_i - mean of the others (RLOO, arXiv 2402.14740): G / (G - 1) times the distance from the group's mean, and unbiased.
+
+    Raises:
+        ValueError: as :func:`group_mean`.
+    """
+    return [value * len(rewards) / (len(rewards) - 1) for value in group_mean(rewards)]
+
+
 AdvantageFn = Callable[..., list[float]]
-ADVANTAGES: Mapping[str, AdvantageFn] = {"group_mean_std": group_mean_std, "group_mean": group_mean}
+ADVANTAGES: Mapping[str, AdvantageFn] = {"group_mean_std": group_mean_std, "group_mean": group_mean, "leave_one_out": leave_one_out}
+
+
+def unscaled(advantages: Sequence[float], *, ddof: int, epsilon: float) -> list[float]:
+    """As they are."""
+    return list(advantages)
+
+
+def rollout_std(advantages: Sequence[float], *, ddof: int, epsilon: float) -> list[float]:
+    """(A_i - mean) / (std + epsilon) over all outputs of a rollout (REINFORCE++ baseline, arXiv 2501.03262): no group weighs more for
+    being easy or hard. All zeros stay zeros."""
+    if len(advantages) <= ddof or not any(advantages):
+        return list(advantages)
+    mean = math.fsum(advantages) / len(advantages)
+    std = math.sqrt(math.fsum((value - mean) ** 2 for value in advantages) / (len(advantages) - ddof))
+    return [(value - mean) / (std + epsilon) for value in advantages]
+
+
+SCALINGS: Mapping[str, AdvantageFn] = {"none": unscaled, "rollout_std": rollout_std}
+"""What is done to the advantages of a whole rollout, before it is cut into mini-batches."""

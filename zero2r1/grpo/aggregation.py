@@ -36,9 +36,15 @@ def constant(lengths: Sequence[int], groups: Sequence[int], cap: int) -> list[fl
     return [1.0 / (len(lengths) * cap)] * len(lengths)
 
 
+def output_sum(lengths: Sequence[int], groups: Sequence[int], cap: int) -> list[float]:
+    """Tokens of an output are summed and outputs averaged: the gradient of log pi(o_i|q), as RLOO and REINFORCE write it."""
+    return [1.0 / len(lengths)] * len(lengths)
+
+
 AggregationFn = Callable[[Sequence[int], Sequence[int], int], list[float]]
 AGGREGATIONS: Mapping[str, AggregationFn] = {
     "sequence_mean": sequence_mean,
     "token_mean": token_mean,
     "constant": constant,
+    "output_sum": output_sum,
 }

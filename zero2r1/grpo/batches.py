@@ -6,11 +6,11 @@ Pure functions of their arguments; the only randomness is the seed of the cut.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from zero2r1.grpo.advantages import ADVANTAGES
+from zero2r1.grpo.advantages import ADVANTAGES, SCALINGS
 from zero2r1.grpo.aggregation import AGGREGATIONS
 from zero2r1.grpo.config import GrpoSettings
 from zero2r1.types import Rollout, RolloutGroup, TrainingSample
@@ -39,6 +39,21 @@ def score_group(group: RolloutGroup, settings: GrpoSettings) -> ScoredGroup:
     return ScoredGroup(group=group, advantages=tuple(None if value is None else next(remaining) for value in values))
 
 
+def scale_rollout(groups: Sequence[ScoredGroup], settings: GrpoSettings) -> list[ScoredGroup]:
+    """The groups with their advantages put on the scale of the whole rollout, if the settings ask for one."""
+    flat = [value for scored in groups for value in scored.advantages if value is not None]
+    remaining = iter(SCALINGS[settings.scaling](flat, ddof=settings.std_ddof, epsilon=settings.std_epsilon))
+    return [
+        replace(scored, advantages=tuple(None if value is None else next(remaining) for value in scored.advantages)) for scored in groups
+    ]
+
+
+def keep_unequal(groups: Sequence[ScoredGroup], count: int) -> list[ScoredGroup]:
+    """``count`` of the groups in their order: the first with unequal rewards, and as many of the others as it then takes."""
+    ranked = sorted(range(len(groups)), key=lambda i: not groups[i].has_signal)
+    return [groups[i] for i in sorted(ranked[:count])]
+
+
 def cut_by_question(groups: Sequence[ScoredGroup], parts: int, *, seed: int) -> list[list[ScoredGroup]]:
     """Shuffle whole groups and deal them into ``parts`` mini-batches of equal size."""
     if len(groups) % parts:
@@ -55,7 +70,7 @@ def training_samples(groups: Sequence[ScoredGroup], settings: GrpoSettings, *, c
         cap: the output cap, the constant of the ``constant`` aggregation.
         skip_without_signal: leave out outputs whose gradient is exactly zero: advantage 0 while beta is 0. The weights of
             the others do not change by that, so neither does the gradient. With beta > 0 every output still has its KL
-            term and none is left out.
+            term, with a bonus its entropy, and none is left out.
     """
     if settings.filter_zero_variance:
         groups = [scored for scored in groups if scored.has_signal]
@@ -67,7 +82,7 @@ def training_samples(groups: Sequence[ScoredGroup], settings: GrpoSettings, *, c
                 kept.append((index, rollout, advantage))
     lengths = [sum(rollout.completion.loss_mask) for _, rollout, _ in kept]
     weights = AGGREGATIONS[settings.aggregation](lengths, [index for index, _, _ in kept], cap) if kept else []
-    skip = skip_without_signal and settings.beta == 0
+    skip = skip_without_signal and settings.beta == 0 and settings.entropy_bonus == 0
     return [
         _sample(index, rollout, advantage, weight)
         for (index, rollout, advantage), weight in zip(kept, weights, strict=True)

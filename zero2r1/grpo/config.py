@@ -23,6 +23,8 @@ class RolloutSettings(SamplerSettings):
     temperature: float = Field(1.0, gt=0)  # 0 has no log-probabilities
     max_new_tokens: int = Field(32_768, ge=1)
     max_new_tokens_from_step: dict[int, int] = {8_200: 65_536}  # the cap changes at these steps
+    # Questions whose outputs all earn the same are replaced by others, in at most so many draws a rollout (DAPO's dynamic sampling).
+    max_draws: int = Field(1, ge=1)
     top_p: float = 1.0  # anything else is refused
 
     @field_validator("top_p")
@@ -41,14 +43,17 @@ class RolloutSettings(SamplerSettings):
 
 
 class GrpoSettings(Settings):
-    """The objective. Names are keys of ``ADVANTAGES``, ``AGGREGATIONS``, ``RATIOS`` and ``KL_ESTIMATORS``."""
+    """The objective. Names are keys of ``ADVANTAGES``, ``SCALINGS``, ``AGGREGATIONS``, ``RATIOS``, ``SURROGATES``, ``CORRECTIONS`` and
+    ``KL_ESTIMATORS``."""
 
-    advantage: Literal["group_mean_std", "group_mean"] = "group_mean_std"
+    advantage: Literal["group_mean_std", "group_mean", "leave_one_out"] = "group_mean_std"
+    scaling: Literal["none", "rollout_std"] = "none"
     std_ddof: int = Field(0, ge=0, le=1)  # not stated; 0 divides the variance by G, 1 by G - 1
     std_epsilon: float = Field(1e-4, ge=0)  # not stated
-    aggregation: Literal["sequence_mean", "token_mean", "constant"] = "sequence_mean"
+    aggregation: Literal["sequence_mean", "token_mean", "constant", "output_sum"] = "sequence_mean"
     # Equation 1 prints whole-sequence ratios; the token form is DeepSeekMath's and V3.2's.
     ratio: Literal["token", "sequence", "sequence_mean"] = "token"
+    surrogate: Literal["clipped", "clipped_weight", "score"] = "clipped"
     clip_low: float = Field(10.0, gt=0)  # eps = 10 for R1's first RL stage; not stated for R1-Zero
     clip_high: float = Field(10.0, gt=0)
     kl: Literal["k1", "k2", "k3", "k3_corrected"] = "k3"
@@ -58,6 +63,23 @@ class GrpoSettings(Settings):
     filter_zero_variance: bool = False  # drop groups of equal rewards from every sum (DAPO)
     mask_truncated: bool = False  # not stated: truncated outputs count, with whatever reward they earned
     old_logprobs: Literal["auto", "sampler", "recompute"] = "auto"  # auto: the sampler's, if its engine is exact
+    correction: Literal["none", "truncated"] = "none"  # for a sampler that computes otherwise than the trainer
+    correction_cap: float = Field(2.0, gt=0)
+    entropy_bonus: float = Field(0.0, ge=0)  # times the entropy of every trained token
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> GrpoSettings:
+        if self.correction != "none" and self.old_logprobs == "sampler":
+            raise ValueError(
+                f"grpo.correction {self.correction} compares the trainer's log-probabilities with the sampler's, and grpo.old_logprobs: "
+                "sampler takes them for the same. Set grpo.old_logprobs: recompute"
+            )
+        if self.surrogate == "score" and self.mini_batches > 1:
+            raise ValueError(
+                f"grpo.surrogate score has no ratio, so only the first of {self.mini_batches} updates of a rollout would be true. Set "
+                "grpo.mini_batches: 1"
+            )
+        return self
 
 
 class ConvergenceSettings(Settings):
@@ -108,6 +130,7 @@ class TrainSettings(Settings):
         return self
 
 
+_WITHOUT_KL = {"beta": 0.0, "reference_reset_steps": None}
 ALGORITHMS: Mapping[str, dict[str, Any]] = {
     # The paper: the defaults above.
     "r1": {},
@@ -118,9 +141,31 @@ ALGORITHMS: Mapping[str, dict[str, Any]] = {
             "aggregation": "constant",
             "clip_low": 0.2,
             "clip_high": 0.28,
-            "beta": 0.0,
-            "reference_reset_steps": None,
             "filter_zero_variance": True,
+            **_WITHOUT_KL,
+        }
+    },
+    # Each as its authors publish it, as far as it differs from the paper; what they leave open stays as it is.
+    "dr_grpo": {"grpo": {"advantage": "group_mean", "aggregation": "constant", "clip_low": 0.2, "clip_high": 0.2, **_WITHOUT_KL}},
+    "dapo": {
+        "rollout": {"max_draws": 10, "max_new_tokens": 20_480, "max_new_tokens_from_step": {}},
+        "grpo": {"aggregation": "token_mean", "clip_low": 0.2, "clip_high": 0.28, **_WITHOUT_KL},
+        "reward": {"weights": {"accuracy": 1.0, "overlong": 1.0}, "overlong_cache": 4_096},
+    },
+    "gspo": {"grpo": {"ratio": "sequence_mean", "clip_low": 3e-4, "clip_high": 4e-4, "mini_batches": 4, **_WITHOUT_KL}},
+    # No lower bound; the upper one is not published, 5 is what others use.
+    "cispo": {"grpo": {"surrogate": "clipped_weight", "aggregation": "token_mean", "clip_low": 1.0, "clip_high": 5.0, **_WITHOUT_KL}},
+    # Its KL is part of the reward; here it stays in the loss if beta is set.
+    "rloo": {"grpo": {"advantage": "leave_one_out", "aggregation": "output_sum", "surrogate": "score", "mini_batches": 1, **_WITHOUT_KL}},
+    "reinforce_pp_baseline": {
+        "grpo": {
+            "advantage": "group_mean",
+            "scaling": "rollout_std",
+            "aggregation": "token_mean",
+            "clip_low": 0.2,
+            "clip_high": 0.2,
+            "kl": "k2",
+            "reference_reset_steps": None,
         }
     },
 }

@@ -1,6 +1,6 @@
 """The GRPO loss (paper equations 1 and 2) as pure functions of log-probabilities.
 
-Every variant is one function and one entry of :data:`RATIOS` or :data:`KL_ESTIMATORS`.
+Every variant is one function and one entry of :data:`RATIOS`, :data:`SURROGATES`, :data:`CORRECTIONS` or :data:`KL_ESTIMATORS`.
 Shapes: T tokens of all outputs of a micro-batch, S outputs. ``segments`` [T] says which output a token belongs to.
 """
 
@@ -42,9 +42,43 @@ RATIOS: Mapping[str, RatioFn] = {
 }
 
 
-def clipped_surrogate(ratio: Tensor, advantages: Tensor, *, clip_low: float, clip_high: float) -> Tensor:
-    """min(rho A, clip(rho, 1 - clip_low, 1 + clip_high) A): what the policy maximises. Elementwise."""
+def clipped_surrogate(ratio: Tensor, advantages: Tensor, logprobs: Tensor, *, clip_low: float, clip_high: float) -> Tensor:
+    """min(rho A, clip(rho, 1 - clip_low, 1 + clip_high) A), the paper's: beyond the clip a token has no gradient."""
     return torch.minimum(ratio * advantages, ratio.clamp(1 - clip_low, 1 + clip_high) * advantages)
+
+
+def clipped_weight_surrogate(ratio: Tensor, advantages: Tensor, logprobs: Tensor, *, clip_low: float, clip_high: float) -> Tensor:
+    """sg(clip(rho, 1 - clip_low, 1 + clip_high)) A log pi (CISPO, arXiv 2506.13585, equations 4 and 5): every token keeps a gradient."""
+    return ratio.detach().clamp(1 - clip_low, 1 + clip_high) * advantages * logprobs
+
+
+def score_surrogate(ratio: Tensor, advantages: Tensor, logprobs: Tensor, *, clip_low: float, clip_high: float) -> Tensor:
+    """A log pi (REINFORCE): no ratio and no clip, so only true for samples of the policy itself. The bounds have no meaning here."""
+    return advantages * logprobs
+
+
+SurrogateFn = Callable[..., Tensor]
+"""What the policy maximises for every token: (ratio [T], advantages [T], logprobs [T], clip_low, clip_high) -> [T]."""
+SURROGATES: Mapping[str, SurrogateFn] = {
+    "clipped": clipped_surrogate,
+    "clipped_weight": clipped_weight_surrogate,
+    "score": score_surrogate,
+}
+
+
+def no_correction(gap: Tensor, *, cap: float) -> Tensor:
+    """1 for every token: old log-probabilities and the sampler's are taken for the same."""
+    return torch.ones_like(gap)
+
+
+def truncated_correction(gap: Tensor, *, cap: float) -> Tensor:
+    """min(pi_old / pi_sampler, cap) (truncated importance sampling): samples of an engine that computes otherwise than the trainer."""
+    return gap.exp().clamp(max=cap)
+
+
+CorrectionFn = Callable[..., Tensor]
+"""A fixed weight of every token's surrogate: (log pi_old - log pi_sampler [T], cap) -> [T]."""
+CORRECTIONS: Mapping[str, CorrectionFn] = {"none": no_correction, "truncated": truncated_correction}
 
 
 def kl_k1(logprobs: Tensor, ref_logprobs: Tensor, ratio: Tensor) -> Tensor:
@@ -82,6 +116,7 @@ class GrpoLoss:
     clipped_high: Tensor  # [T] bool: rho > 1 + clip_high with A > 0
     kl: Tensor  # [T] k3 of policy and reference; zeros without a reference
     policy_kl: Tensor  # [T] k3 of policy and old policy
+    correction: Tensor  # [T] the weight for what sampler and trainer compute otherwise
 
 
 def grpo_loss(
@@ -97,6 +132,12 @@ def grpo_loss(
     clip_high: float,
     ratio: str = "token",
     kl: str = "k3",
+    surrogate: str = "clipped",
+    correction: str = "none",
+    correction_cap: float = 2.0,
+    sampler_logprobs: Tensor | None = None,
+    entropy: Tensor | None = None,
+    entropy_bonus: float = 0.0,
 ) -> GrpoLoss:
     """-J of one micro-batch; every tensor is [T].
 
@@ -105,16 +146,23 @@ def grpo_loss(
         old_logprobs: of the policy that sampled, fixed.
         weights: from :mod:`~zero2r1.grpo.aggregation`; a token of weight 0 (forced, or of a masked output) has no effect.
         ref_logprobs: of the reference; needed when ``beta`` > 0.
-        ratio: a key of :data:`RATIOS`. kl: a key of :data:`KL_ESTIMATORS`.
+        ratio: a key of :data:`RATIOS`. kl: of :data:`KL_ESTIMATORS`. surrogate: of :data:`SURROGATES`. correction: of :data:`CORRECTIONS`.
+        sampler_logprobs: of the engine that sampled, fixed; needed for a correction.
+        entropy: of the policy, with gradient; ``entropy_bonus`` times it is maximised too.
     """
     mask = weights != 0
     # Zeroed before exp, not after: inf * 0 would be NaN in the gradient.
     log_ratio = torch.where(mask, logprobs - old_logprobs, 0.0)
     rho = RATIOS[ratio](log_ratio, segments, mask)
-    token_loss = -clipped_surrogate(rho, advantages, clip_low=clip_low, clip_high=clip_high)
+    policy = torch.where(mask, logprobs, 0.0)
+    gap = torch.zeros_like(logprobs) if sampler_logprobs is None else torch.where(mask, old_logprobs - sampler_logprobs, 0.0)
+    weight = CORRECTIONS[correction](gap, cap=correction_cap)
+    token_loss = -weight * SURROGATES[surrogate](rho, advantages, policy, clip_low=clip_low, clip_high=clip_high)
+    if entropy is not None and entropy_bonus > 0:
+        token_loss = token_loss - entropy_bonus * torch.where(mask, entropy, 0.0)
     kl_T = torch.zeros_like(logprobs)
     if ref_logprobs is not None:
-        policy, reference = torch.where(mask, logprobs, 0.0), torch.where(mask, ref_logprobs, 0.0)
+        reference = torch.where(mask, ref_logprobs, 0.0)
         if beta > 0:
             token_loss = token_loss + beta * KL_ESTIMATORS[kl](policy, reference, rho)
         kl_T = kl_k3(policy.detach(), reference, rho.detach())
@@ -128,4 +176,5 @@ def grpo_loss(
         clipped_high=(moved > 1 + clip_high) & (advantages > 0) & mask,
         kl=kl_T,
         policy_kl=kl_k3(log_ratio.detach(), torch.zeros_like(log_ratio), moved),
+        correction=weight,
     )

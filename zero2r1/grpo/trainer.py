@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zero2r1.grpo.batches import ScoredGroup, cut_by_question, score_group, training_samples
+from zero2r1.grpo.batches import ScoredGroup, cut_by_question, keep_unequal, scale_rollout, score_group, training_samples
 from zero2r1.grpo.config import TrainSettings
 from zero2r1.grpo.metrics import Description, rollout_metrics, rollout_rows
 from zero2r1.grpo.sampling import EncodePrompt, questions_of_rollout, sample_groups
@@ -78,10 +78,13 @@ class GrpoTrainer:
         prepare_model(policy, settings.compute)
         self._reference = copy.deepcopy(policy).requires_grad_(False).eval() if settings.grpo.beta > 0 else None
         choice = settings.grpo.old_logprobs
+        if environment.questions is not None and settings.rollout.max_draws > 1:
+            raise ValueError("rollout.max_draws replaces questions, and a mixture of prompts has fixed shares. Set rollout.max_draws: 1")
         if choice == "sampler" and not engine.exact:
             raise ValueError("grpo.old_logprobs is 'sampler', but this engine is not exact. Set grpo.old_logprobs: recompute")
         # The engine samples in float32; a trainer that computes in bfloat16 would see ratios other than 1 before any update.
-        self._recompute_old = choice == "recompute" or (choice == "auto" and not (engine.exact and settings.compute.dtype == "float32"))
+        exact = engine.exact and settings.compute.dtype == "float32"
+        self._recompute_old = choice == "recompute" or (choice == "auto" and (not exact or settings.grpo.correction != "none"))
         self._progress = Progress(policy, settings, steps=settings.steps, run=run, checkpoints=checkpoints, save_model=save_model)
         self._dead_steps = 0
         self._watch = Watch(settings.convergence, settings.monitor)
@@ -121,30 +124,51 @@ class GrpoTrainer:
 
     def _one_rollout(self) -> None:
         """Sample once, then update once per mini-batch."""
-        settings, environment = self._settings, self._environment
+        settings = self._settings
         began = time.monotonic()
         number = self.step // settings.grpo.mini_batches
-        if environment.questions is not None:
-            problems = list(environment.questions(number))
-        else:
-            problems = questions_of_rollout(environment.problems, number, settings.rollout.prompts_per_rollout, seed=settings.seed)
         cap = settings.rollout.cap_at(self.step)
-        groups, grading = sample_groups(
-            self._engine,
-            problems,
-            environment.encode,
-            environment.grader,
-            params=SamplingParams(max_new_tokens=cap, stop_token_ids=environment.stop_token_ids, temperature=settings.rollout.temperature),
-            group_size=settings.rollout.group_size,
-            seed=derive_seed(settings.seed, "rollout", number),
-        )
+        groups, grading, drawn = self._draw(number, cap)
         generating = time.monotonic() - began - grading
-        scored = [score_group(group, settings.grpo) for group in groups]
+        scored = scale_rollout(groups, settings.grpo)
         parts = cut_by_question(scored, settings.grpo.mini_batches, seed=derive_seed(settings.seed, "cut", number))
         fixed = [self._fix(part, cap) for part in parts]
         timings = {"generate": generating, "reward": grading, "score": time.monotonic() - began - generating - grading}
         for part, packs in zip(parts, fixed, strict=True):
-            self._one_update(part, packs, {name: seconds / len(parts) for name, seconds in timings.items()})
+            self._one_update(part, packs, {name: seconds / len(parts) for name, seconds in timings.items()}, drawn)
+
+    def _draw(self, number: int, cap: int) -> tuple[list[ScoredGroup], float, dict[str, float]]:
+        """The groups of a rollout, the seconds spent waiting for grades, and how many draws it took.
+
+        With several draws, groups whose outputs all earn the same make way for other questions.
+        """
+        rollout, environment = self._settings.rollout, self._environment
+        params = SamplingParams(max_new_tokens=cap, stop_token_ids=environment.stop_token_ids, temperature=rollout.temperature)
+        missing, groups, waited, draws = rollout.prompts_per_rollout, list[ScoredGroup](), 0.0, 0
+        while missing and draws < rollout.max_draws:
+            sampled, grading = sample_groups(
+                self._engine,
+                self._questions(number, draws)[:missing],
+                environment.encode,
+                environment.grader,
+                params=params,
+                group_size=rollout.group_size,
+                seed=derive_seed(self._settings.seed, "rollout", number, *([draws] if draws else [])),
+            )
+            groups += [score_group(group, self._settings.grpo) for group in sampled]
+            waited += grading
+            draws += 1
+            missing = rollout.prompts_per_rollout - sum(scored.has_signal for scored in groups)
+        kept = keep_unequal(groups, rollout.prompts_per_rollout)
+        counted = {"draws": float(draws), "discarded_groups": float(len(groups) - len(kept))} if rollout.max_draws > 1 else {}
+        return kept, waited, counted
+
+    def _questions(self, number: int, draw: int) -> Sequence[Problem]:
+        if self._environment.questions is not None:
+            return self._environment.questions(number)
+        # Further draws walk the problems in orders of their own: how many there were never shifts the first one.
+        seed = derive_seed(self._settings.seed, "draw", draw) if draw else self._settings.seed
+        return questions_of_rollout(self._environment.problems, number, self._settings.rollout.prompts_per_rollout, seed=seed)
 
     def _fix(self, groups: Sequence[ScoredGroup], cap: int) -> list[FixedPack]:
         settings = self._settings
@@ -158,7 +182,9 @@ class GrpoTrainer:
             settings=settings.compute,
         )
 
-    def _one_update(self, groups: Sequence[ScoredGroup], packs: Sequence[FixedPack], timings: dict[str, float]) -> None:
+    def _one_update(
+        self, groups: Sequence[ScoredGroup], packs: Sequence[FixedPack], timings: dict[str, float], drawn: Mapping[str, float]
+    ) -> None:
         settings, progress = self._settings, self._progress
         began = time.monotonic()
         learning_rate = progress.set_learning_rate()
@@ -175,10 +201,13 @@ class GrpoTrainer:
         reset = settings.grpo.reference_reset_steps
         if self._reference is not None and reset is not None and self.step % reset == 0:
             self._reference.load_state_dict(self._policy.state_dict())
-        self._report(groups, stats, learning_rate, {**timings, "train": time.monotonic() - began})
+        figures = {**stats.figures, **drawn, "learning_rate": learning_rate}
+        self._report(groups, stats, figures, {**timings, "train": time.monotonic() - began})
         self._guard(groups, stats)
 
-    def _report(self, groups: Sequence[ScoredGroup], stats: UpdateStats, learning_rate: float, timings: Mapping[str, float]) -> None:
+    def _report(
+        self, groups: Sequence[ScoredGroup], stats: UpdateStats, figures: Mapping[str, float], timings: Mapping[str, float]
+    ) -> None:
         described = [
             [self._environment.describe(scored.group.problem, rollout.completion) for rollout in scored.group.rollouts] for scored in groups
         ]
@@ -188,10 +217,9 @@ class GrpoTrainer:
             "step": self.step,
             "loss": stats.loss,
             "grad_norm": stats.grad_norm,
-            "learning_rate": learning_rate,
             "update_applied": stats.applied,
             **metrics,
-            **stats.figures,
+            **figures,
             "step_time": seconds,
             "tokens_per_s": metrics["num_tokens"] / max(seconds, 1e-9),
             **{f"timing_s/{name}": value for name, value in timings.items()},

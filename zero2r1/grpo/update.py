@@ -83,7 +83,7 @@ def policy_update(
     for optimizer in optimizers:
         optimizer.zero_grad(set_to_none=True)
     total = 0.0
-    tally = _Tally()
+    tally = _Tally(corrected=grpo.correction != "none")
     for fixed in packs:
         batch = fixed.batch
         with training_context(policy, compute, device):
@@ -100,11 +100,17 @@ def policy_update(
             clip_high=grpo.clip_high,
             ratio=grpo.ratio,
             kl=grpo.kl,
+            surrogate=grpo.surrogate,
+            correction=grpo.correction,
+            correction_cap=grpo.correction_cap,
+            sampler_logprobs=batch.sampler_logprobs,
+            entropy=entropy,
+            entropy_bonus=grpo.entropy_bonus,
         )
         result.loss.backward()
         total += result.loss.item()
         assert entropy is not None
-        tally.add(result, batch, logprobs.detach(), entropy)
+        tally.add(result, batch, logprobs.detach(), entropy.detach())
     grad_norm, applied = clip_and_step(policy, optimizers, total, max_grad_norm=max_grad_norm)
     return UpdateStats(loss=total, grad_norm=grad_norm, applied=applied, figures=tally.means())
 
@@ -112,7 +118,8 @@ def policy_update(
 class _Tally:
     """Token means over all packs of an update, under TRL's names."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, corrected: bool) -> None:
+        self._corrected = corrected
         self._sums: dict[str, float] = {}
         self._tokens = 0
         self._largest_gap = 0.0
@@ -128,6 +135,7 @@ class _Tally:
             ("clip_ratio/high_mean", result.clipped_high),
             ("clip_ratio/region_mean", result.clipped_low | result.clipped_high),
             ("sampling/importance_sampling_ratio/mean", result.ratio),
+            *([("sampling/correction/mean", result.correction)] if self._corrected else []),
         ):
             self._sums[name] = self._sums.get(name, 0.0) + values[trained].double().sum().item()
         name = "sampling/sampling_logp_difference/mean"

@@ -46,6 +46,7 @@ class RewardSettings(Settings):
     """R_rule = R_acc + R_format with equal weights (paper, equation 4); rule rewards only."""
 
     weights: dict[str, float] = {"accuracy": 1.0, "format": 1.0}  # a function of yours by its place: {"my_rewards.py:f": 0.5}
+    overlong_cache: int = Field(4_096, ge=1)  # tokens before the cap over which `overlong` falls from 0 to -1 (DAPO's length)
     allow_neural: bool = False  # the paper trains R1-Zero without any neural reward, because policies learn to hack them
 
     @model_validator(mode="after")
@@ -63,7 +64,7 @@ class RewardSettings(Settings):
         return self
 
 
-RULE_REWARDS = frozenset({"accuracy", "format", "language", "repetition"})
+RULE_REWARDS = frozenset({"accuracy", "format", "language", "repetition", "overlong"})
 
 
 class EvaluationSettings(Settings):
@@ -159,6 +160,15 @@ class ZeroSettings(TrainSettings):
     claims: str | None = None  # a file of claims to judge at the end; a relative one is looked for among the recipes too
     threads: int | None = Field(None, ge=1)
     track: Tracker = "none"  # also copy the metrics to tensorboard or wandb
+
+    @model_validator(mode="after")
+    def _one_cap(self) -> ZeroSettings:
+        if "overlong" in self.reward.weights and self.rollout.max_new_tokens_from_step:
+            raise ValueError(
+                f"reward.weights names overlong, a slope that ends at the cap, and the cap changes at {self.rollout.max_new_tokens_from_step}. "
+                "Set rollout.max_new_tokens_from_step: {}"
+            )
+        return self
 
 
 class RlDataSettings(DataSettings):

@@ -97,7 +97,7 @@ def reward_probes(stage: Stage, settings: ZeroSettings, problem: Problem) -> dic
     }
     if stage.world.think_open:
         texts = {name: (text.removeprefix("<think>"), reason) for name, (text, reason) in texts.items()}
-    grade = stage.world.grader(settings.reward)
+    grade = stage.world.grader(settings.reward, cap=settings.rollout.max_new_tokens)
     completions = [_completion(text, "stop" if reason == "stop" else "length") for text, reason in texts.values()]
     return dict(zip(texts, grade([problem] * len(texts), completions), strict=True))
 

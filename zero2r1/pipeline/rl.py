@@ -107,7 +107,7 @@ def run_rl(stage: Stage, settings: ZeroSettings, run: RunDir, extras: Extras) ->
         Environment(
             problems=world.train if extras.problems is None else extras.problems,
             encode=lambda problem: EncodedPrompt(prompt_ids=stage.prompt_ids(problem)),
-            grader=controlled(extras.grader or world.grader(settings.reward), settings),
+            grader=controlled(extras.grader or world.grader(settings.reward, cap=settings.rollout.max_new_tokens), settings),
             stop_token_ids=stage.stops,
             describe=extras.describe or world.describe,
             questions=extras.questions,

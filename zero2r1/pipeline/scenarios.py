@@ -131,7 +131,7 @@ def scenario_grader(world: World, settings: ZeroSettings, mixture: GeneralRlSett
     Raises:
         ValueError: a set that prompts are drawn from has no reward model.
     """
-    graders = {"reasoning": world.grader(settings.reward)}
+    graders = {"reasoning": world.grader(settings.reward, cap=settings.rollout.max_new_tokens)}
     shares: dict[str, float] = {name: share for name, share in mixture.shares.items()}
     stated: dict[str, float] = {name: weight for name, weight in mixture.weights.items()}
     for name in SETS:

@@ -16,7 +16,7 @@ from zero2r1.rewards.extraction import final_answer
 from zero2r1.rewards.format import MODES, format_reward
 from zero2r1.rewards.isolated import IsolatedReward
 from zero2r1.rewards.language import language_reward, question_language, script_share
-from zero2r1.rewards.length import repetition_reward
+from zero2r1.rewards.length import length_reward, repetition_reward
 from zero2r1.rewards.readability import unreadable_response
 from zero2r1.rewards.verdict import Verifier
 from zero2r1.rollout.engine import Engine, SamplingParams
@@ -65,16 +65,23 @@ class World:
 
         return {**functions, "language": language}
 
-    def grader(self, settings: RewardSettings) -> Grader:
-        """The weighted sum the settings ask for.
+    def grader(self, settings: RewardSettings, *, cap: int) -> Grader:
+        """The weighted sum the settings ask for, of outputs that end at ``cap`` tokens at the latest.
 
         Raises:
             ValueError: a reward this world does not have.
         """
+        if "overlong" in settings.weights and settings.overlong_cache > cap:
+            raise ValueError(
+                f"reward.overlong_cache is {settings.overlong_cache} tokens and the cap of the outputs is {cap}: every output would be "
+                f"punished for its length. Set reward.overlong_cache to {max(1, cap // 5)}, or raise rollout.max_new_tokens"
+            )
         known: dict[str, RewardFn] = {**self.rewards(), **{name: IsolatedReward(name) for name in settings.weights if ":" in name}}
+        if "overlong" in settings.weights:
+            known["overlong"] = length_reward(maximum=cap, cache=settings.overlong_cache)
         unknown = set(settings.weights) - set(known)
         if unknown:
-            raise ValueError(f"reward.weights names {sorted(unknown)}; the {self.name} world has {sorted(known)}")
+            raise ValueError(f"reward.weights names {sorted(unknown)}; the {self.name} world has {sorted({*known, 'overlong'})}")
         chosen = {name: known[name] for name in settings.weights}
         return make_grader(chosen, settings.weights, required=[name for name in ("accuracy",) if name in chosen])
 

@@ -39,7 +39,7 @@ def completion_logprobs(
 
     Args:
         temperature: of the sampler, > 0.
-        with_entropy: the entropy costs one more pass over the logits; it carries no gradient.
+        with_entropy: the entropy costs one more pass over the logits, and its gradient another, if it is asked for.
         float32_logits: compute the head in float32 even when the rest runs in bfloat16.
         onednn: multiply with the head by oneDNN where that is faster; see :mod:`zero2r1.models.packed_linear`.
     """
@@ -119,14 +119,15 @@ class _ChunkedLogprobs(torch.autograd.Function):
                     ctx.kept.append(exponentials.div_(total[:, None]))
         logprobs = torch.cat(outputs)
         entropy = torch.cat(entropies) if with_entropy else logprobs.new_empty(0)
-        ctx.save_for_backward(hidden, weight, targets, torch.cat(normalisers))
+        ctx.save_for_backward(hidden, weight, targets, torch.cat(normalisers), entropy)
         ctx.temperature, ctx.dtype, ctx.rows, ctx.onednn = temperature, dtype, rows, onednn
-        ctx.mark_non_differentiable(entropy)
+        ctx.set_materialize_grads(False)  # most losses have no use for the entropy: its gradient is None then
         return logprobs, entropy
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        hidden, weight, targets, normalisers = ctx.saved_tensors
+    def backward(ctx: Any, grad: Tensor | None, grad_entropy: Tensor | None) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        hidden, weight, targets, normalisers, entropies = ctx.saved_tensors
+        grad = torch.zeros_like(normalisers) if grad is None else grad
         weight_in_dtype = weight.to(ctx.dtype)
         head = head_product(weight_in_dtype, onednn=ctx.onednn)
         kept = iter(ctx.kept)
@@ -141,6 +142,9 @@ class _ChunkedLogprobs(torch.autograd.Function):
             # d log p(target) / d logits = onehot(target) - p
             grad_logits = p * -grad[chunk, None]
             grad_logits.scatter_add_(-1, targets[chunk, None], grad[chunk, None])
+            if grad_entropy is not None:
+                # d H / d logits = -p (log p + H)
+                grad_logits -= grad_entropy[chunk, None] * (torch.xlogy(p, p) + p * entropies[chunk, None])
             grad_logits = grad_logits.div_(ctx.temperature).to(ctx.dtype)
             grad_hidden[chunk] = (grad_logits @ weight_in_dtype).to(hidden.dtype)
             if grad_weight is not None:

@@ -165,8 +165,8 @@ class ZeroSettings(TrainSettings):
     def _one_cap(self) -> ZeroSettings:
         if "overlong" in self.reward.weights and self.rollout.max_new_tokens_from_step:
             raise ValueError(
-                f"reward.weights names overlong, a slope that ends at the cap, and the cap changes at {self.rollout.max_new_tokens_from_step}. "
-                "Set rollout.max_new_tokens_from_step: {}"
+                "reward.weights names overlong, a slope that ends at the cap, and the cap changes at "
+                f"{self.rollout.max_new_tokens_from_step}. Set rollout.max_new_tokens_from_step: {{}}"
             )
         return self
 

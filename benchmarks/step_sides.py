@@ -14,11 +14,10 @@ from step_workload import BETA, EOS, LEARNING_RATE, UPDATES, Batch, Case, Clock
 
 def run_zero2r1(case: Case, folder: Path, batches: Sequence[Batch], dtype: str) -> Clock:
     """All steps with zero2r1: packed training, finished rows leave the decode, old log-probabilities from the sampler."""
-    import copy
-
     import torch
     from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
+    from zero2r1.grpo.reference import CopiedReference
     from zero2r1.models.attention import use_packed_attention
     from zero2r1.process import keep_freed_memory
     from zero2r1.rollout.torch_engine import TorchEngine
@@ -29,7 +28,7 @@ def run_zero2r1(case: Case, folder: Path, batches: Sequence[Batch], dtype: str) 
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
     policy = AutoModelForCausalLM.from_pretrained(folder, dtype="float32").eval()
     use_packed_attention(policy)
-    reference = copy.deepcopy(policy).requires_grad_(False)
+    reference = CopiedReference(policy)
     engine = TorchEngine(policy, tokenizer.decode, autocast=torch.bfloat16 if dtype == "bfloat16" else None)
     optimizer = build_adamw(policy, learning_rate=LEARNING_RATE, betas=(0.9, 0.95), weight_decay=0.0)
     side = {"policy": policy, "reference": reference, "engine": engine, "optimizer": optimizer, "compute": ComputeSettings(dtype=dtype)}

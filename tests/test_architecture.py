@@ -50,6 +50,7 @@ BANNED_CALLS = {
 }  # fmt: skip
 ONLY_UNDER = {
     "transformers": ("zero2r1.models", "zero2r1.rollout.torch_engine", "zero2r1.rollout.kv_cache"),
+    "peft": ("zero2r1.models",),
     "ray": ("zero2r1.distributed",),
     "vllm": ("zero2r1.rollout.vllm_engine",),
 }

@@ -15,7 +15,8 @@ import typer
 from tests.pipeline.tiny_stage import SMALL, untrained
 from tests.rollout.stub_server import answers, refusal
 from zero2r1 import cli
-from zero2r1.cli.settings import guarded
+from zero2r1.cli.settings import ALGORITHM_NAMES, guarded
+from zero2r1.grpo.config import ALGORITHMS
 from zero2r1.pipeline.chunks import StageStopped
 from zero2r1.run_dir import RunDir
 from zero2r1.training.loop import Outcome
@@ -303,3 +304,33 @@ def test_check_reward_tries_a_function_on_probes(run, tmp_path):
     source.write_text("def good(completions, answer, **columns):\n    return [float(a in c) for a, c in zip(answer, completions)]\n")
     _, out, _ = run("check", "reward", f"{source}:good")
     assert 'reward  "good" (mine.py:1)' in out and "empty" in out
+
+
+def test_a_model_that_is_not_there_leaves_no_run_behind(run, tmp_path):
+    status, _, err = run("train", "zero", "--model", "runs/nowhere/checkpoints/latest/model", *flags())
+    assert status == 2 and "there is no folder runs/nowhere/checkpoints/latest/model" in err and "was removed" in err
+    assert not (tmp_path / "runs" / "latest").exists() and list((tmp_path / "runs").iterdir()) == []
+
+
+def test_the_help_of_algorithm_names_all_of_them():
+    assert all(name in ALGORITHM_NAMES for name in ALGORITHMS)
+
+
+def test_an_algorithm_changes_what_a_file_says_and_a_flag_changes_both(run, tmp_path):
+    (tmp_path / "a.yaml").write_text("grpo: {clip_high: 0.2, aggregation: constant}\nrollout: {group_size: 4}\n")
+    _, out, _ = run("config", "show", "--config", "a.yaml", "--algorithm", "dapo", "--grpo.clip_low=0.1")
+    assert "clip_high: 0.28" in out and "aggregation: token_mean" in out and "group_size: 4" in out and "clip_low: 0.1" in out
+
+
+def test_show_names_the_stages_of_a_run_that_has_several(run, tmp_path):
+    whole = RunDir.start(tmp_path / "runs" / "whole", command=[], config="", seed=0)
+    RunDir.start(whole.path / "stages" / "02-zero", command=[], config="", seed=0).append_metrics({"step": 1, "loss": 0.5})
+    status, _, err = run("show", "runs/whole", "--step", "1")
+    assert status == 2 and "zero2r1 show runs/whole/stages/02-zero" in err
+    assert run("show", "runs/whole/stages/02-zero")[0] == 0
+
+
+def test_an_unknown_stage_is_refused_before_anything_is_planned(run):
+    for option in (["--from", "reasoning", "--dry-run"], ["--only", "nostage"]):
+        status, out, err = run("pipeline", "recipes/laptop/r1.yaml", *option)
+        assert status == 2 and "is no stage; the stages are base, zero, cold_start" in err and "run folder" not in out

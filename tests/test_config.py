@@ -81,6 +81,20 @@ def test_later_sources_win_and_every_value_remembers_its_place(tmp_path: Path) -
     }
 
 
+def test_a_bundle_changes_what_files_and_environment_say_and_flags_change_it(tmp_path: Path) -> None:
+    file = write(tmp_path, "a.yaml", "{steps: 20, sampling: {group_size: 4, temperature: 0.5}}\n")
+    resolved = load_settings(
+        Example,
+        files=[file],
+        environ={"ZERO2R1_SAMPLING__GROUP_SIZE": "6"},
+        bundles=[("--algorithm x", {"steps": 15, "sampling": {"group_size": 8}})],
+        flags=["--steps=3"],
+    )
+    settings = resolved.settings
+    assert (settings.steps, settings.sampling.group_size, settings.sampling.temperature) == (3, 8, 0.5)
+    assert resolved.sources["sampling", "group_size"] == "--algorithm x"
+
+
 def test_nothing_given_is_the_defaults() -> None:
     assert load_settings(Example) == Resolved(settings=Example(), sources={})
 

@@ -342,3 +342,19 @@ def test_files_half_written_at_a_kill_do_not_stop_a_resumption(tmp_path):
         run.write_text(f"evals/{name}", "{}")
     run.truncate_after(18)
     assert sorted(path.name for path in (run.path / "evals").iterdir()) == ["base.json", "step_000017.json"]
+
+
+def test_a_run_that_recorded_nothing_leaves_no_trace(tmp_path: Path) -> None:
+    before = RunDir.create(tmp_path, "zero", command=[], config="", seed=0)
+    before.append_metrics({"step": 1})
+    before.close("done")
+    failed = RunDir.create(tmp_path, "zero", command=[], config="", seed=0)
+    failed.close("failed", "no such model")
+    assert not before.discard_if_empty() and failed.discard_if_empty()
+    assert not failed.path.exists() and RunDir.open(tmp_path / "latest").path.resolve() == before.path.resolve()
+
+
+def test_where_no_run_is_left_there_is_no_latest(tmp_path: Path) -> None:
+    only = RunDir.create(tmp_path, "zero", command=[], config="", seed=0)
+    only.close("failed")
+    assert only.discard_if_empty() and list(tmp_path.iterdir()) == []

@@ -16,6 +16,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from zero2r1.grpo.config import GrpoSettings, RolloutSettings, TrainSettings
 from zero2r1.grpo.sampling import EncodedPrompt
 from zero2r1.grpo.trainer import Environment, GrpoTrainer
+from zero2r1.models.adapters import add_lora, merged_state
 from zero2r1.models.attention import use_packed_attention
 from zero2r1.rollout.torch_engine import TorchEngine
 from zero2r1.run_dir import RunDir
@@ -101,9 +102,16 @@ def shuffled(problems: Sequence[Problem], completions: Sequence[Completion]) -> 
 
 
 def toy_trainer(
-    folder: Path, settings: TrainSettings, *, grader: Grader = grade_toy, hooks: Hooks | None = None
+    folder: Path,
+    settings: TrainSettings,
+    *,
+    grader: Grader = grade_toy,
+    hooks: Hooks | None = None,
+    policy: LlamaForCausalLM | None = None,
 ) -> tuple[GrpoTrainer, LlamaForCausalLM, RunDir]:
-    policy = toy_policy(settings.seed)
+    policy = policy or toy_policy(settings.seed)
+    if settings.lora is not None:
+        add_lora(policy, rank=settings.lora.rank, alpha=settings.lora.alpha, targets=settings.lora.targets, seed=settings.seed)
     run = RunDir.start(folder, command=["toy"], config="", seed=settings.seed)
     environment = Environment(
         problems=toy_problems(),
@@ -120,7 +128,7 @@ def toy_trainer(
         settings,
         run=run,
         checkpoints=folder / "checkpoints",
-        save_model=policy.save_pretrained,
+        save_model=lambda folder: policy.save_pretrained(folder, state_dict=merged_state(policy)),
         hooks=hooks,
     )
     return trainer, policy, run

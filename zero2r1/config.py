@@ -78,19 +78,23 @@ def load_settings(
     flags: Sequence[str] = (),
     environ: Mapping[str, str] | None = None,
     presets: Sequence[tuple[str, Mapping[str, Any]]] = (),
+    bundles: Sequence[tuple[str, Mapping[str, Any]]] = (),
 ) -> Resolved[S]:
     """Merge all sources and check the result.
 
     Args:
         flags: ``--a.b=c`` or ``--a.b c``; dashes and underscores in names are the same.
-        presets: named bundles, e.g. ``("--algorithm modern", {...})``.
+        presets: named starting points that files change, e.g. ``("--preset r1-distill-qwen-7b", {...})``.
+        bundles: named settings that change what files say, e.g. ``("--algorithm dapo", {...})``; single flags still change them.
 
     Raises:
         ConfigError: an unknown key, a value of the wrong type or out of range, a file that is not readable YAML.
     """
     layers = [Layer(values=values, places=dict.fromkeys(_leaves(values), name)) for name, values in presets]
     layers += [read_yaml(path) for path in files]
-    layers += [_environment(environ or {}), read_flags(flags)]
+    layers += [_environment(environ or {})]
+    layers += [Layer(values=values, places=dict.fromkeys(_leaves(values), name)) for name, values in bundles]
+    layers += [read_flags(flags)]
     merged: dict[str, Any] = {}
     sources: dict[Key, str] = {}
     for layer in layers:

@@ -23,7 +23,7 @@ CURVES = (
     ("one language", "reasoning/one_language", 1.0),
     ("helpful", "rewards/helpful/mean", 1.0),
     ("harmless", "rewards/harmless/mean", 1.0),
-    ("pair accuracy", "accuracy", 1.0),
+    ("judged right", "accuracy", 1.0),
     ("reverse KL", "reverse_kl", None),
 )
 

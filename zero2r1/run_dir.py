@@ -74,6 +74,18 @@ class RunDir:
         point_latest(path)
         return run
 
+    def discard_if_empty(self) -> bool:
+        """Remove the folder of a run that failed before it recorded anything, and let ``latest`` lead to the newest other run."""
+        if any((self.path / name).exists() for name in ("metrics.jsonl", "ledger.json", "checkpoints", "evals", "samples", "work")):
+            return False
+        shutil.rmtree(self.path)
+        others = [folder for folder in self.path.parent.iterdir() if (folder / "run.json").exists() and not folder.is_symlink()]
+        if others:
+            point_latest(max(others, key=lambda folder: (folder / "run.json").stat().st_mtime))
+        else:
+            (self.path.parent / "latest").unlink(missing_ok=True)
+        return True
+
     @classmethod
     def open(cls, path: Path) -> RunDir:
         """Read an existing run; ``runs/latest`` works too.

@@ -14,11 +14,13 @@ from transformers import AutoModelForCausalLM
 from tests.pipeline.tiny_stage import small, untrained
 from zero2r1 import Problem, ZeroSettings, train_zero
 from zero2r1.grpo.config import ALGORITHMS
-from zero2r1.pipeline.api import load_world, run_stage
+from zero2r1.pipeline.api import heard_of_base, load_world, run_stage
+from zero2r1.pipeline.chunks import StageStopped
 from zero2r1.pipeline.config import RewardSettings, RlSettings
 from zero2r1.pipeline.preflight import Preflight, preflight
 from zero2r1.pipeline.rl import stage_of
 from zero2r1.pipeline.world import World
+from zero2r1.pretraining import PretrainStep
 from zero2r1.rewards.accuracy import VERIFIERS
 from zero2r1.run_dir import RunDir
 from zero2r1.types import Completion, Segment
@@ -77,7 +79,7 @@ def test_a_majority_vote_works_without_the_users_function_saying_what_it_read():
 
 
 def test_a_model_that_is_not_there_says_what_to_do(tmp_path):
-    with pytest.raises(ValueError, match=r"E404 model: .*nowhere is neither a folder.*hf download"):
+    with pytest.raises(ValueError, match=r"E404 model: there is no folder .*nowhere. Give a folder with a model, a Hub name"):
         train(tmp_path / "nowhere", tmp_path)
 
 
@@ -227,3 +229,9 @@ def test_claims_about_what_was_not_measured_are_named_beside_those_that_were_jud
     assert "- later: not run, dev1 was not measured in this run" in said.getvalue()
     assert [(verdict.claim.name, verdict.holds) for verdict in result.verdicts] == [("kept", True)]
     assert [row["claim"] for row in run.read_json("verdict.json")] == ["kept", "later"]
+
+
+def test_asked_to_stop_while_the_base_is_trained_it_stops_there():
+    heard = heard_of_base(1000, lambda line: None, lambda: True)
+    with pytest.raises(StageStopped, match="begins again"):
+        heard(PretrainStep(step=7, loss=1.0, tokens_per_s=1.0))

@@ -44,6 +44,30 @@ def test_packed_gradient_equals_one_by_one_in_float64():
         torch.testing.assert_close(ours, theirs.grad, atol=1e-12, rtol=1e-10)
 
 
+def test_long_completions_need_no_mask_and_give_the_same(monkeypatch):
+    """Behind prompts of equal length a bucket is a causal square; values and gradients stay those of the masked form."""
+    model = tiny_llama(dtype=torch.float64)
+    samples = random_samples([4, 3, 2], longest=20)
+    results = []
+    for bound in (10_000, 3):  # all masked; all but the shortest causal
+        monkeypatch.setattr("zero2r1.models.attention.LONG", bound)
+        batch = pack(samples, device=CPU, dtype=torch.float64)
+        model.zero_grad()
+        logprobs, _ = completion_logprobs(model, batch)
+        (logprobs * batch.weights).sum().backward()
+        assert any(isinstance(mask, int) for _, _, mask in batch.layout._buckets) == (bound == 3)
+        results.append((logprobs.detach(), [p.grad.clone() for p in model.parameters()]))
+    torch.testing.assert_close(results[1][0], results[0][0], atol=1e-12, rtol=0)
+    for causal, masked in zip(results[1][1], results[0][1], strict=True):
+        torch.testing.assert_close(causal, masked, atol=1e-12, rtol=1e-10)
+
+
+def test_no_mask_of_length_squared_is_made_for_long_completions():
+    batch = pack(random_samples([2], longest=1200), device=CPU)
+    longest = max(batch.lengths)
+    assert longest > 512 and all(mask.numel() <= 512 * 600 for _, _, mask in batch.layout._buckets if not isinstance(mask, int))
+
+
 def test_a_sample_does_not_see_its_neighbours():
     model = tiny_llama()
     samples = random_samples([3, 2])

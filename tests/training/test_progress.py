@@ -11,6 +11,8 @@ import pytest
 import torch
 
 from tests.tiny_models import tiny_llama
+from zero2r1.checkpoint import BrokenCheckpoint, load_latest
+from zero2r1.models.adapters import adapter_parameters, add_lora, merged_state
 from zero2r1.sft.config import SftSettings
 from zero2r1.training.config import OptimizerSettings
 from zero2r1.training.loop import TrainingHalted
@@ -44,7 +46,7 @@ def progress_of(model: Any, folder: Path, run: Record, *, sha256: str | None = N
         steps=5,
         run=run,
         checkpoints=folder,
-        save_model=model.save_pretrained,
+        save_model=lambda to: model.save_pretrained(to, state_dict=merged_state(model)),
         material=None if sha256 is None else Material(noun="examples", verb="has learnt", count=3, sha256=sha256),
     )
 
@@ -81,6 +83,48 @@ def test_a_checkpoint_brings_back_step_weights_and_what_the_trainer_added(tmp_pa
     assert found is not None and after.step == 4 and run.truncated == [0, 4] and run.events == ["checkpoint", "resumed"]
     assert found.state["watch"] == [1, 2] and torch.equal(found.tensors()["reference/x"], torch.ones(2))
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True))
+
+
+def adapted(*, seed: int = 0, rank: int = 2, base: int = 1) -> Any:
+    model = tiny_llama(seed=base)
+    add_lora(model, rank=rank, alpha=4.0, targets=("q_proj", "up_proj"), seed=seed)
+    return model
+
+
+def test_of_a_model_that_is_trained_in_part_the_part_comes_back_and_the_rest_was_never_gone(tmp_path: Path) -> None:
+    model, other = adapted(seed=1), adapted(seed=2)
+    with torch.no_grad():
+        for parameter in adapter_parameters(model).values():
+            parameter.add_(0.1)
+    before = progress_of(model, tmp_path, Record())
+    before.step = 4
+    before.save(tensors={"reference/x": torch.ones(2)})
+    found = load_latest(tmp_path)
+    assert found is not None and {name.partition("/")[0] for name in found.tensors()} == {"reference", "trained"}
+    assert found.model_tensors().keys() == tiny_llama().state_dict().keys()
+    assert not torch.equal(*(adapter_parameters(m)["model.layers.0.mlp.up_proj.lora_A.default.weight"] for m in (model, other)))
+    after = progress_of(other, tmp_path, Record())
+    assert after.resume() is not None and after.step == 4
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True))
+
+
+def test_a_model_that_is_trained_whole_is_stored_once(tmp_path: Path) -> None:
+    progress_of(tiny_llama(), tmp_path, Record()).save()
+    found = load_latest(tmp_path)
+    assert found is not None and found.tensors() == {}
+
+
+def test_a_part_goes_on_beside_the_weights_it_was_trained_beside_or_not_at_all(tmp_path: Path) -> None:
+    progress_of(adapted(), tmp_path, Record()).save()
+    # Two layers of five matrices without an adapter, embedding and head; norms begin at 1 in every model.
+    with pytest.raises(ValueError, match=r"E002 resume: .* beside other weights than the model has now \(lm_head\.weight and 11 more"):
+        progress_of(adapted(base=2), tmp_path, Record()).resume()
+    with pytest.raises(BrokenCheckpoint, match=r"has 8 trained parameters beside frozen ones, and this model 8: \['model"):
+        progress_of(adapted(rank=1), tmp_path, Record()).resume()
+    with pytest.raises(BrokenCheckpoint, match="has 8 trained parameters beside frozen ones, and this model 20"):
+        model = tiny_llama(seed=1)
+        model.lm_head.requires_grad_(False)
+        progress_of(model, tmp_path, Record()).resume()
 
 
 def test_other_material_is_refused_and_the_run_record_is_left_alone(tmp_path: Path) -> None:

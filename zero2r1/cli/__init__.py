@@ -86,7 +86,9 @@ def pipeline(
     console = greet("pipeline")
     from zero2r1.pipeline.demo import chosen_size, recipe_of_size, run_recipe
     from zero2r1.pipeline.recipe import PipelineSettings
+    from zero2r1.pipeline.stages import refuse_unknown
 
+    refuse_unknown(start_from, only)
     size = chosen_size(size, recipe, minutes, None if name is None else runs / name, lambda line: console.print(line, highlight=False))
     resolved = settings_of(PipelineSettings, context, recipe_of_size(recipe, size))
     if dry_run:
@@ -185,6 +187,9 @@ def show(
     from zero2r1.run_dir import RunDir
 
     opened = RunDir.open(run)
+    stages = sorted(path.parent for path in opened.path.glob("stages/*/metrics.jsonl"))
+    if stages and not opened.metrics():
+        raise ValueError(f"{run} is a run of several stages; show one of them:\n" + "\n".join(f"  zero2r1 show {path}" for path in stages))
     rows = opened.metrics()[-1:] if step is None else opened.rollouts(step)[:count]
     if as_json:
         typer.echo("\n".join(json.dumps(row, ensure_ascii=False) for row in rows))
@@ -219,7 +224,7 @@ def config_show(context: typer.Context, of: Of = "zero", files: Files = None, al
     """The complete settings of a command, each with its source."""
     from zero2r1.config import dump
 
-    typer.echo(dump(settings_of(_known(of), context, files or [], presets=bundle(algorithm))), nl=False)
+    typer.echo(dump(settings_of(_known(of), context, files or [], bundles=bundle(algorithm))), nl=False)
 
 
 @config.command("schema")

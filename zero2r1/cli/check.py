@@ -21,7 +21,7 @@ def check_run(context: typer.Context, files: Files = None, algorithm: Algorithm 
     from zero2r1.pipeline.config import ZeroSettings
     from zero2r1.pipeline.preflight import preflight
 
-    settings = settings_of(ZeroSettings, context, files or [], presets=bundle(algorithm)).settings
+    settings = settings_of(ZeroSettings, context, files or [], bundles=bundle(algorithm)).settings
     set_threads(settings.threads)
     result = preflight(load_stage(settings, say=lambda line: typer.echo(line, err=True)), settings)
     for line in result.lines:

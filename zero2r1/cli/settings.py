@@ -18,7 +18,8 @@ SETTINGS = {"allow_extra_args": True, "ignore_unknown_options": True}
 Files = Annotated[list[Path] | None, typer.Option("--config", help="YAML file of settings; several are merged left to right.")]
 Runs = Annotated[Path, typer.Option(help="Where run folders go.")]
 Name = Annotated[str | None, typer.Option(help="Name of the run folder; the same name again continues that run.")]
-Algorithm = Annotated[str | None, typer.Option(help="r1 (the paper) or modern.")]
+ALGORITHM_NAMES = "r1 (the paper), modern, dr_grpo, dapo, gspo, cispo, rloo, reinforce_pp_baseline"
+Algorithm = Annotated[str | None, typer.Option(help=f"The objective, over what files say: {ALGORITHM_NAMES}.")]
 Json = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
 EXIT_CONFIG, EXIT_GUARD = 2, 5
 MAY_CHANGE = (
@@ -56,11 +57,12 @@ def settings_of(
     files: Sequence[Path] = (),
     *,
     presets: Sequence[tuple[str, Mapping[str, Any]]] = (),
+    bundles: Sequence[tuple[str, Mapping[str, Any]]] = (),
 ) -> Any:
-    """Settings of this command from presets, files, environment and the flags that no option of it took."""
+    """Settings of this command from presets, files, environment, bundles and the flags that no option of it took."""
     from zero2r1.config import load_settings
 
-    return load_settings(model, files=files, flags=context.args, environ=os.environ, presets=presets)
+    return load_settings(model, files=files, flags=context.args, environ=os.environ, presets=presets, bundles=bundles)
 
 
 def bundle(algorithm: str | None) -> list[tuple[str, Mapping[str, Any]]]:
@@ -158,6 +160,8 @@ def guarded(run: Any, work: Callable[[Callable[[], bool]], Any], resume: str) ->
         raise typer.Exit(EXIT_GUARD) from halted
     except BaseException as error:
         run.close("failed", f"{type(error).__name__}: {error}")
+        if isinstance(error, ValueError) and run.discard_if_empty():
+            typer.echo(f"nothing was recorded, so {run.path} was removed", err=True)
         raise
     finally:
         for number, handler in previous.items():

@@ -39,7 +39,7 @@ def train_zero(
     from zero2r1.pipeline.api import run_stage
     from zero2r1.pipeline.config import ZeroSettings
 
-    resolved = settings_of(ZeroSettings, context, files or [], presets=bundle(algorithm))
+    resolved = settings_of(ZeroSettings, context, files or [], bundles=bundle(algorithm))
     run, text = open_run(runs, name, "zero", resolved, console)
     guarded(run, lambda stop: run_stage(resolved.settings, run, console=console, should_stop=stop), text)
 
@@ -69,7 +69,7 @@ def train_rl(
     from zero2r1.pipeline.api import run_stage
     from zero2r1.pipeline.config import RlSettings
 
-    resolved = settings_of(RlSettings, context, files or [], presets=bundle(algorithm))
+    resolved = settings_of(RlSettings, context, files or [], bundles=bundle(algorithm))
     run, text = open_run(runs, name, "rl", resolved, console)
     guarded(run, lambda stop: run_stage(resolved.settings, run, console=console, should_stop=stop), text)
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from zero2r1.config import Settings
-from zero2r1.training.config import ComputeSettings, OptimizerSettings, SamplerSettings
+from zero2r1.training.config import ComputeSettings, LoraSettings, OptimizerSettings, SamplerSettings, refuse_processes
 
 
 class StudentRolloutSettings(SamplerSettings):
@@ -24,7 +24,13 @@ class OnPolicySettings(Settings):
     seed: int = Field(0, ge=0)
     rollout: StudentRolloutSettings = StudentRolloutSettings()
     optimizer: OptimizerSettings = OptimizerSettings(learning_rate=1e-5, schedule="cosine", final_factor=0.1)
+    lora: LoraSettings | None = None  # none: all weights are trained
     compute: ComputeSettings = ComputeSettings()
     checkpoint_every: int = Field(100, ge=1)
     keep_checkpoints: int = Field(3, ge=1)
     stop_after_nonfinite_steps: int = Field(3, ge=1)
+
+    @model_validator(mode="after")
+    def _one_process_samples_adapters(self) -> OnPolicySettings:
+        refuse_processes(self.lora, self.rollout)
+        return self

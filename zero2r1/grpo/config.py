@@ -12,7 +12,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from zero2r1.config import Settings
-from zero2r1.training.config import ComputeSettings, OptimizerSettings, SamplerSettings
+from zero2r1.training.config import ComputeSettings, LoraSettings, OptimizerSettings, SamplerSettings, refuse_processes
 
 
 class RolloutSettings(SamplerSettings):
@@ -110,6 +110,7 @@ class TrainSettings(Settings):
     rollout: RolloutSettings = RolloutSettings()
     grpo: GrpoSettings = GrpoSettings()
     optimizer: OptimizerSettings = OptimizerSettings()
+    lora: LoraSettings | None = None  # none: all weights are trained
     compute: ComputeSettings = ComputeSettings()
     convergence: ConvergenceSettings | None = None  # none: all steps are taken
     monitor: MonitorSettings | None = None
@@ -127,6 +128,7 @@ class TrainSettings(Settings):
                 f"{questions} questions cannot be cut into {parts} mini-batches of equal size. "
                 f"Set rollout.prompts_per_rollout to {parts * max(1, round(questions / parts))} or grpo.mini_batches to a divisor."
             )
+        refuse_processes(self.lora, self.rollout)
         return self
 
 
@@ -148,7 +150,7 @@ ALGORITHMS: Mapping[str, dict[str, Any]] = {
     # Each as its authors publish it, as far as it differs from the paper; what they leave open stays as it is.
     "dr_grpo": {"grpo": {"advantage": "group_mean", "aggregation": "constant", "clip_low": 0.2, "clip_high": 0.2, **_WITHOUT_KL}},
     "dapo": {
-        "rollout": {"max_draws": 10, "max_new_tokens": 20_480, "max_new_tokens_from_step": {}},
+        "rollout": {"max_draws": 10, "max_new_tokens_from_step": {}},
         "grpo": {"aggregation": "token_mean", "clip_low": 0.2, "clip_high": 0.28, **_WITHOUT_KL},
         "reward": {"weights": {"accuracy": 1.0, "overlong": 1.0}, "overlong_cache": 4_096},
     },

@@ -10,7 +10,6 @@ was killed at any moment continues to the same bytes on a CPU.
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from zero2r1.grpo.batches import ScoredGroup, cut_by_question, keep_unequal, scale_rollout, score_group, training_samples
 from zero2r1.grpo.config import TrainSettings
 from zero2r1.grpo.metrics import Description, rollout_metrics, rollout_rows
+from zero2r1.grpo.reference import reference_of
 from zero2r1.grpo.sampling import EncodePrompt, questions_of_rollout, sample_groups
 from zero2r1.grpo.update import FixedPack, UpdateStats, fix_logprobs, policy_update
 from zero2r1.grpo.watch import Watch
@@ -55,7 +55,7 @@ class GrpoTrainer:
     """Trains ``policy`` in place.
 
     Args:
-        policy: prepared by ``use_packed_attention``; in float32, whatever the compute dtype.
+        policy: prepared by ``use_packed_attention``; in float32, whatever the compute dtype. What requires a gradient is trained.
         engine: samples from the policy's own parameters.
         checkpoints: folder of checkpoints; training resumes from the newest complete one in it.
         save_model: writes the policy as a folder that `transformers` loads.
@@ -76,7 +76,7 @@ class GrpoTrainer:
         self._policy, self._engine, self._environment, self._settings = policy, engine, environment, settings
         self._run, self._hooks = run, hooks or Hooks()
         prepare_model(policy, settings.compute)
-        self._reference = copy.deepcopy(policy).requires_grad_(False).eval() if settings.grpo.beta > 0 else None
+        self._reference = reference_of(policy) if settings.grpo.beta > 0 else None
         choice = settings.grpo.old_logprobs
         if environment.questions is not None and settings.rollout.max_draws > 1:
             raise ValueError("rollout.max_draws replaces questions, and a mixture of prompts has fixed shares. Set rollout.max_draws: 1")
@@ -200,7 +200,7 @@ class GrpoTrainer:
         progress.step += 1
         reset = settings.grpo.reference_reset_steps
         if self._reference is not None and reset is not None and self.step % reset == 0:
-            self._reference.load_state_dict(self._policy.state_dict())
+            self._reference.reset()
         figures = {**stats.figures, **drawn, "learning_rate": learning_rate}
         self._report(groups, stats, figures, {**timings, "train": time.monotonic() - began})
         self._guard(groups, stats)
@@ -254,7 +254,7 @@ class GrpoTrainer:
             )
 
     def _save(self) -> None:
-        frozen = {} if self._reference is None else {f"{_REFERENCE}{name}": tensor for name, tensor in self._reference.state_dict().items()}
+        frozen = {} if self._reference is None else {f"{_REFERENCE}{name}": tensor for name, tensor in self._reference.tensors().items()}
         self._progress.save(state={"dead_steps": self._dead_steps, "watch": self._watch.state}, tensors=frozen)
 
     def _resume(self) -> None:
@@ -263,5 +263,4 @@ class GrpoTrainer:
             return
         self._dead_steps, self._watch.state = found.state["dead_steps"], found.state["watch"]
         if self._reference is not None:
-            frozen = {name.removeprefix(_REFERENCE): t for name, t in found.tensors().items() if name.startswith(_REFERENCE)}
-            self._reference.load_state_dict(frozen)
+            self._reference.load({name.removeprefix(_REFERENCE): t for name, t in found.tensors().items() if name.startswith(_REFERENCE)})

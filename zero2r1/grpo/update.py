@@ -14,6 +14,7 @@ from torch import Tensor
 
 from zero2r1.grpo.config import GrpoSettings
 from zero2r1.grpo.loss import GrpoLoss, grpo_loss
+from zero2r1.grpo.reference import Reference
 from zero2r1.training.config import ComputeSettings
 from zero2r1.training.logprobs import completion_logprobs
 from zero2r1.training.packing import PackedBatch, pack, split_into_packs
@@ -36,7 +37,7 @@ class FixedPack:
 def fix_logprobs(
     samples: Sequence[TrainingSample],
     policy: PreTrainedModel,
-    reference: PreTrainedModel | None,
+    reference: Reference | None,
     *,
     temperature: float,
     recompute_old: bool,
@@ -52,8 +53,11 @@ def fix_logprobs(
             with torch.no_grad(), training_context(model, settings, device):
                 return completion_logprobs(model, batch, temperature=temperature, **head_options(settings))[0]
 
-        old = score(policy) if recompute_old else batch.sampler_logprobs
-        packs.append(FixedPack(batch=batch, old_logprobs=old, ref_logprobs=None if reference is None else score(reference)))
+        old, ref = score(policy) if recompute_old else batch.sampler_logprobs, None
+        if reference is not None:
+            with reference.scoring() as model:
+                ref = score(model)
+        packs.append(FixedPack(batch=batch, old_logprobs=old, ref_logprobs=ref))
     return packs
 
 

@@ -26,6 +26,7 @@ from transformers.masking_utils import sdpa_mask
 NAME = "zero2r1"
 BUCKET_ROWS = 64
 BUCKET_RATIO = 0.75  # a bucket's shortest completion is at least this share of its longest: padding stays small
+LONG = 512  # completions longer than this share a bucket only behind prompts of equal length, and then need no mask
 
 
 class AttentionLayout(Protocol):
@@ -142,11 +143,14 @@ class PackedAttention:
     ) -> None:
         self._prompts = _Padding(prompt_lengths, device)
         self._padding = padding
-        self._buckets: list[tuple[_Padding, Tensor, Tensor]] = []
+        self._buckets: list[tuple[_Padding, Tensor, Tensor | int]] = []
         lengths_N = torch.tensor(prompt_lengths)
-        for first, last in _bucket_edges(completion_lengths):
+        for first, last in _bucket_edges(completion_lengths, [prompt_lengths[prompt] for prompt in prompt_of]):
             bucket = _Padding(completion_lengths[first:last], device)
             prompt_of_B = torch.tensor(prompt_of[first:last])
+            if bucket.width > LONG:
+                self._buckets.append((bucket, prompt_of_B.to(device), prompt_lengths[prompt_of[first]]))
+                continue
             sees_prompt = torch.arange(self._prompts.width) < lengths_N[prompt_of_B, None]
             causal = torch.ones(bucket.width, bucket.width, dtype=torch.bool).tril()
             mask = torch.cat(
@@ -165,21 +169,29 @@ class PackedAttention:
         prompt_q, prompt_k, prompt_v = (self._prompts.pad(parts[0]) for parts in (q_parts, k_parts, v_parts))
         outputs = [self._prompts.unpad(_sdpa(prompt_q, prompt_k, prompt_v, None, scale))]
         for part, (bucket, prompt_of_B, mask) in enumerate(self._buckets, start=1):
-            keys = torch.cat((prompt_k.index_select(0, prompt_of_B), bucket.pad(k_parts[part])), dim=1)
-            values = torch.cat((prompt_v.index_select(0, prompt_of_B), bucket.pad(v_parts[part])), dim=1)
-            outputs.append(bucket.unpad(_sdpa(bucket.pad(q_parts[part]), keys, values, mask, scale)))
+            queries, shared = bucket.pad(q_parts[part]), None if isinstance(mask, Tensor) else mask
+            keys = torch.cat((prompt_k.index_select(0, prompt_of_B)[:, :shared], bucket.pad(k_parts[part])), dim=1)
+            values = torch.cat((prompt_v.index_select(0, prompt_of_B)[:, :shared], bucket.pad(v_parts[part])), dim=1)
+            if shared is None:
+                attended = _sdpa(queries, keys, values, mask, scale)
+            else:
+                # Queries that nobody asks for stand before the others, so that the square is causal: no mask of L x (P + L), half the work.
+                before = queries.new_zeros(len(queries), shared, *queries.shape[2:])
+                attended = _sdpa(torch.cat((before, queries), dim=1), keys, values, None, scale)[:, shared:]
+            outputs.append(bucket.unpad(attended))
         if self._padding:
             outputs.append(torch.zeros_like(q_parts[-1]))
         return torch.cat(outputs)
 
 
-def _bucket_edges(lengths: Sequence[int]) -> list[tuple[int, int]]:
+def _bucket_edges(lengths: Sequence[int], prompt_lengths: Sequence[int]) -> list[tuple[int, int]]:
     edges: list[tuple[int, int]] = []
     first = 0
     for i in range(1, len(lengths) + 1):
         full = i == len(lengths) or i - first == BUCKET_ROWS
         spread = lengths[first : i + 1]
-        if full or min(spread) < BUCKET_RATIO * max(spread):
+        unlike = max(spread) > LONG and len(set(prompt_lengths[first : i + 1])) > 1
+        if full or unlike or min(spread) < BUCKET_RATIO * max(spread):
             edges.append((first, i))
             first = i
     return edges

@@ -8,8 +8,12 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedModel, PreTrainedTokenizerFast
 from transformers.utils.logging import disable_progress_bar
 
+from zero2r1.models.adapters import has_adapters, merged_state, save_adapter
 from zero2r1.models.attention import use_packed_attention
 from zero2r1.models.tokenizer import load_tokenizer
+
+ADAPTER = "adapter"
+"""Where a saved model keeps its adapter for PEFT."""
 
 
 def load_policy(model: str | Path, *, device: torch.device) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
@@ -19,7 +23,7 @@ def load_policy(model: str | Path, *, device: torch.device) -> tuple[PreTrainedM
         ValueError: the folder or name cannot be loaded; the message says what to do offline.
     """
     disable_progress_bar()  # it would run through the panel
-    if not Path(model).exists() and "/" not in str(model):  # no Hub name: nothing to ask the network for
+    if not Path(model).exists() and (str(model).count("/") != 1 or str(model)[0] in "./~"):  # no Hub name: nothing to ask the network for
         raise ValueError(
             f"E404 model: there is no folder {model}. Give a folder with a model, a Hub name (owner/model), laptop or smollm2-135m"
         )
@@ -48,11 +52,17 @@ def stop_token_ids(policy: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) 
 
 
 def save_policy(policy: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path, *, stops: tuple[int, ...]) -> None:
-    """An ordinary folder that transformers, vLLM and PEFT load; its generation config lists every stop id."""
+    """An ordinary folder that transformers, vLLM and PEFT load; its generation config lists every stop id.
+
+    Adapters are merged into its weights, and stand in its folder ``adapter`` in PEFT's format as well.
+    """
     disable_progress_bar()
     policy.generation_config = GenerationConfig(eos_token_id=list(stops), pad_token_id=tokenizer.pad_token_id, do_sample=True)
-    policy.save_pretrained(folder)
+    adapted = has_adapters(policy)
+    policy.save_pretrained(folder, state_dict=merged_state(policy) if adapted else None)
     tokenizer.save_pretrained(folder)
+    if adapted:
+        save_adapter(policy, folder / ADAPTER)
 
 
 def checkpoint_activations(policy: PreTrainedModel) -> None:

@@ -18,6 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from zero2r1.models.adapters import effective_weight, is_adapted
+
 Product = Callable[[Tensor], Tensor]
 """x [..., rows, in] -> x W^T + b [..., rows, out]"""
 
@@ -48,7 +50,7 @@ def head_product(weight: Tensor, *, onednn: bool) -> Product:
 
 
 def _worthwhile(weights: Sequence[Tensor]) -> bool:
-    suits = all(weight.device.type == "cpu" and weight.dtype == torch.float32 for weight in weights)
+    suits = bool(weights) and all(weight.device.type == "cpu" and weight.dtype == torch.float32 for weight in weights)
     return suits and sum(weight.nbytes for weight in weights) >= WORTHWHILE_BYTES and available()
 
 
@@ -105,9 +107,9 @@ class _Linear(torch.autograd.Function):
 class _Joined:
     """Layers with the same input as one packed product; each layer's call returns its columns of it."""
 
-    def __init__(self, layers: Sequence[nn.Linear]) -> None:
+    def __init__(self, layers: Sequence[Any]) -> None:
         biases = [layer.bias for layer in layers if layer.bias is not None]
-        self._product = _packed(torch.cat([layer.weight for layer in layers]), torch.cat(biases) if biases else None)
+        self._product = _packed(torch.cat([effective_weight(layer) for layer in layers]), torch.cat(biases) if biases else None)
         self._widths = [layer.out_features for layer in layers]
         self._input: Tensor | None = None
         self._outputs: dict[int, Tensor] = {}
@@ -128,50 +130,64 @@ class _Joined:
 def packed_linears(model: nn.Module, *, enabled: bool = True) -> Iterator[None]:
     """While the context is open, the model's linear layers use packed copies of their weights. Its weights must not change meanwhile.
 
-    Costs a copy of the weights in memory, which ends with the context. Takes no gradient. Does nothing where it would not help.
+    A layer with an adapter is one product with the sum of both, packed or not. Costs a copy of these weights in memory, which ends with the
+    context. Takes no gradient. Does nothing where it would not help.
     """
-    with _replaced(model, _packed_products, enabled=enabled):
+    packs = _worthwhile([layer.weight for layer in _whole_layers(model)])
+    products = _packed_products(model) if packs else _merged_products(model)
+    with replaced_forwards(products if enabled else iter(())):
         yield
 
 
-def _packed_products(model: nn.Module) -> Iterator[tuple[nn.Linear, Product]]:
+def _whole_layers(model: nn.Module) -> list[Any]:
+    """Linear layers with and without adapters. The layers inside one with an adapter are not among them."""
+    inner = {part for layer in model.modules() if is_adapted(layer) for part in layer.modules() if part is not layer}
+    return [module for module in model.modules() if type(getattr(module, "base_layer", module)) is nn.Linear and module not in inner]
+
+
+def _merged_products(model: nn.Module) -> Iterator[tuple[nn.Module, Product]]:
+    for layer in filter(is_adapted, _whole_layers(model)):
+        with torch.no_grad():
+            weight = effective_weight(layer)
+        yield layer, lambda x, weight=weight, bias=layer.bias: F.linear(x, weight, bias)
+
+
+def _packed_products(model: nn.Module) -> Iterator[tuple[nn.Module, Product]]:
     head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
-    joined: set[nn.Linear] = set()
+    whole = set(_whole_layers(model))
+    joined: set[nn.Module] = set()
     with torch.no_grad():
         for module in model.modules():
             for names in SIBLINGS:
-                layers = [layer for name in names if type(layer := getattr(module, name, None)) is nn.Linear]
+                layers = [layer for name in names if (layer := getattr(module, name, None)) in whole]
                 if len(layers) == len(names) and len({(layer.in_features, layer.bias is None) for layer in layers}) == 1:
                     together = _Joined(layers)
                     yield from ((layer, together.of(i)) for i, layer in enumerate(layers))
                     joined.update(layers)
-            if type(module) is nn.Linear and module not in joined:
-                yield module, _in_chains(module.weight, _packed) if module is head else _packed(module.weight, module.bias)
+            if module in whole and module not in joined:
+                weight = effective_weight(module)
+                yield module, _in_chains(weight, _packed) if module is head else _packed(weight, module.bias)
 
 
 @contextmanager
 def onednn_linears(model: nn.Module, *, enabled: bool = True) -> Iterator[None]:
     """While the context is open, the model's linear layers run on oneDNN, with gradients. Does nothing where it would not help."""
 
-    def products(model: nn.Module) -> Iterator[tuple[nn.Linear, Product]]:
-        for module in model.modules():
-            if type(module) is nn.Linear:
-                yield module, lambda x, layer=module: _Linear.apply(x, layer.weight, layer.bias)
-
-    with _replaced(model, products, enabled=enabled):
+    linears = [module for module in model.modules() if type(module) is nn.Linear]
+    helps = enabled and _worthwhile([linear.weight for linear in linears])
+    with replaced_forwards((linear, lambda x, layer=linear: _Linear.apply(x, layer.weight, layer.bias)) for linear in linears if helps):
         yield
 
 
 @contextmanager
-def _replaced(model: nn.Module, products: Callable[[nn.Module], Iterator[tuple[nn.Linear, Product]]], *, enabled: bool) -> Iterator[None]:
-    linears = [module for module in model.modules() if type(module) is nn.Linear]
-    if not (enabled and linears and _worthwhile([linear.weight for linear in linears])):
-        yield
-        return
+def replaced_forwards(products: Iterator[tuple[nn.Module, Product]]) -> Iterator[None]:
+    """While the context is open, these layers compute with these products instead of their own forward."""
+    replaced: list[nn.Module] = []
     try:
-        for linear, product in products(model):
-            linear.forward = product  # type: ignore[method-assign]
+        for layer, product in products:
+            replaced.append(layer)
+            layer.forward = product  # type: ignore[method-assign]
         yield
     finally:
-        for linear in linears:
-            linear.__dict__.pop("forward", None)
+        for layer in replaced:
+            layer.__dict__.pop("forward", None)

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from zero2r1.pipeline.config import BaseSettings, GeneralRunSettings, RlSettings, ZeroSettings, claims_file
+from zero2r1.pipeline.chunks import StageStopped
+from zero2r1.pipeline.config import BaseSettings, DataSettings, GeneralRunSettings, RlSettings, ZeroSettings, claims_file
 from zero2r1.pipeline.evaluations import claim_lines, judge_run
 from zero2r1.pipeline.general_requests import laptop_requests, requests_of_files
 from zero2r1.pipeline.laptop import LAPTOP_PROBLEMS, base_layouts, base_model_folder, laptop_world
@@ -25,13 +26,14 @@ from zero2r1.pretraining import PretrainStep
 from zero2r1.rewards.accuracy import VERIFIERS
 from zero2r1.rewards.verdict import Verifier
 from zero2r1.run_dir import RunDir
+from zero2r1.tasks.arithmetic import HELD_OUT_PROBLEMS, HELD_OUT_SEED, PROBLEM_SETS, TRAIN_PROBLEMS
 from zero2r1.tasks.files import read_problems
 from zero2r1.training.loop import Outcome
 from zero2r1.types import Problem, RewardFn
 
 
 def load_world(settings: ZeroSettings) -> World:
-    """The problems the settings name: the laptop world, or files. Held-out problems alone are enough to measure a model.
+    """The problems the settings name: the laptop world, made sums and stories, or files. Held-out problems alone are enough to measure.
 
     Raises:
         ValueError: a file without held-out problems beside it.
@@ -41,17 +43,31 @@ def load_world(settings: ZeroSettings) -> World:
     if data.train == "laptop" and data.held_out is None:
         world = laptop_world(seed=settings.seed, train=data.count or LAPTOP_PROBLEMS, held_out=settings.evaluation.problems)
         return world if data.template == "zero" else replace(world, template=data.template, format_mode=format_mode)
-    if data.held_out is None:
+    held_out = data.train if data.held_out is None and data.train in PROBLEM_SETS else data.held_out
+    if held_out is None:
         raise ValueError("data.held_out is missing: name a file of problems to measure on, e.g. --data.held_out=test.jsonl")
-    columns = data.columns or None
     return World(
-        name=Path(data.held_out).stem,
-        train=() if data.train == "laptop" else tuple(read_problems(Path(data.train), split="train", columns=columns)[: data.count]),
-        held_out=tuple(read_problems(Path(data.held_out), split="test", columns=columns)),
+        name=Path(held_out).stem,
+        train=() if data.train == "laptop" else training_set(data, seed=settings.seed),
+        held_out=held_out_set(held_out, columns=data.columns),
         template=settings.data.template,
         format_mode=format_mode,
         verifiers=VERIFIERS,
     )
+
+
+def training_set(data: DataSettings, *, seed: int) -> tuple[Problem, ...]:
+    """Problems to train on, by the name of a set that is made for the seed, or of a file."""
+    if data.train in PROBLEM_SETS:
+        return tuple(PROBLEM_SETS[data.train](split="train", count=data.count or TRAIN_PROBLEMS, seed=seed))
+    return tuple(read_problems(Path(data.train), split="train", columns=data.columns or None)[: data.count])
+
+
+def held_out_set(name: str, *, columns: Mapping[str, str]) -> tuple[Problem, ...]:
+    """Problems to measure on, by the name of a made set, which is the same for every seed, or of a file."""
+    if name in PROBLEM_SETS:
+        return tuple(PROBLEM_SETS[name](split="test", count=HELD_OUT_PROBLEMS, seed=HELD_OUT_SEED))
+    return tuple(read_problems(Path(name), split="test", columns=columns or None))
 
 
 def _layout_of(template: str) -> str:
@@ -70,16 +86,27 @@ def model_folder(model: str, base: BaseSettings, *, seed: int, on_step: Callable
     return model
 
 
-def load_stage(settings: ZeroSettings, *, say: Callable[[str], None] = lambda line: None) -> Stage:
-    """Model and world, ready to be measured or trained. ``say`` hears of a base model that has to be trained first."""
-    folder = model_folder(settings.model, settings.base, seed=settings.seed, on_step=heard_of_base(settings.base.steps, say))
+def load_stage(
+    settings: ZeroSettings, *, say: Callable[[str], None] = lambda line: None, should_stop: Callable[[], bool] = lambda: False
+) -> Stage:
+    """Model and world, ready to be measured or trained. ``say`` hears of a base model that has to be trained first.
+
+    Raises:
+        StageStopped: asked to stop while that base was trained.
+    """
+    heard = heard_of_base(settings.base.steps, say, should_stop)
+    folder = model_folder(settings.model, settings.base, seed=settings.seed, on_step=heard)
     return stage_of(folder, load_world(settings), settings)
 
 
-def heard_of_base(steps: int, say: Callable[[str], None]) -> Callable[[PretrainStep], None]:
-    """Says that the base is being trained, and how far it is."""
+def heard_of_base(
+    steps: int, say: Callable[[str], None], should_stop: Callable[[], bool] = lambda: False
+) -> Callable[[PretrainStep], None]:
+    """Says that the base is being trained, and how far it is; raises ``StageStopped`` where it is asked to stop."""
 
     def heard(report: PretrainStep) -> None:
+        if should_stop():
+            raise StageStopped("the base is not kept half done: it begins again")
         if report.step == 1:
             say(f"the laptop base model is not in the cache: training, {steps} steps, about {steps * 0.25 / 60:.0f} minutes on 2 cores")
         elif report.step % 100 == 0:
@@ -97,7 +124,7 @@ def run_stage(settings: ZeroSettings, run: RunDir, *, console: Console, should_s
     """
     narrator = Narrator(console)
     claims = None if settings.claims is None else claims_file(settings.claims)
-    stage = load_stage(settings, say=narrator.say)
+    stage = load_stage(settings, say=narrator.say, should_stop=should_stop)
     checked = preflight(stage, settings)
     narrator.say("\n".join(checked.lines))
     if checked.faults:

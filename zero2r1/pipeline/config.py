@@ -33,11 +33,12 @@ def claims_file(name: str) -> Path:
 
 
 class DataSettings(Settings):
-    """Problems to train on and to be measured on: ``laptop``, or files and Hub names (see zero2r1.tasks.files)."""
+    """Problems to train on and to be measured on: ``laptop``, ``arithmetic``, ``word_problems``, or files and Hub names (see
+    zero2r1.tasks.files)."""
 
     train: str = "laptop"
-    held_out: str | None = None  # needed with files; the laptop world has its own held-out split
-    count: int | None = Field(None, ge=1)  # the most rows taken from a file (all); the laptop world makes 8192 if left out
+    held_out: str | None = None  # needed with files; what is made here has a held-out split of its own
+    count: int | None = Field(None, ge=1)  # the most rows of a file (all), or how many are made (laptop 8192, the other sets 4096)
     template: str = "zero"  # a name of zero2r1.template.TEMPLATES, `chat`, or a text with one {question}
     columns: dict[str, str] = {}  # e.g. {prompt: problem, answer: solution}; detected when left out
 

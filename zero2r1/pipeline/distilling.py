@@ -184,6 +184,8 @@ def student_stage(settings: DistillSettings, narrator: Narrator) -> Stage:
         cap=settings.on_policy.rollout.max_new_tokens if on_policy else settings.sft.max_length,
         compute=settings.on_policy.compute if on_policy else settings.sft.compute,
         sampler=settings.on_policy.rollout,
+        lora=settings.on_policy.lora if on_policy else settings.sft.lora,
+        seed=settings.seed,
     )
     config, wanted = stage.policy.config, settings.context
     known = getattr(config, "max_position_embeddings", None)

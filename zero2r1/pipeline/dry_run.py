@@ -24,6 +24,7 @@ from zero2r1.pipeline.stage_counts import Rows, StagePlan
 from zero2r1.pipeline.stage_plans import Planner, kept_by_rejection
 from zero2r1.pipeline.stages import STAGES
 from zero2r1.reward_models.data import read_labels, read_preferences
+from zero2r1.tasks.arithmetic import PROBLEM_SETS
 from zero2r1.tasks.laptop.words import TAGS, vocabulary
 from zero2r1.types import Message
 
@@ -172,7 +173,7 @@ def named_files(settings: PipelineSettings) -> dict[str, str]:
         for name in getattr(settings, section).reward.weights:
             if ".py:" in name:
                 named[f"{section}.reward.weights"] = name.rpartition(":")[0]
-    return {option: name for option, name in named.items() if name is not None and name != "laptop"}
+    return {option: name for option, name in named.items() if name is not None and name not in ("laptop", *PROBLEM_SETS)}
 
 
 def _is_here(name: str) -> bool:

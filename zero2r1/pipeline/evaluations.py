@@ -79,7 +79,13 @@ def claim_lines(verdicts: Sequence[ClaimVerdict], missing: Mapping[str, str], *,
             compared = f" against {part.condition.over}" if part.condition.over else ""
             why = f": {part.why_not}" if judged and part.why_not else ""
             lines.append(f"      {part.estimate:6.3f} [{part.low:.3f}, {part.high:.3f}]  {part.condition.of}{compared}{why}")
-    lines += [f"  - {name}: not run, {why}" for name, why in missing.items()]
+    reasons: dict[str, list[str]] = {}
+    for name, why in missing.items():
+        reasons.setdefault(why, []).append(name)
+    if len(missing) > len(verdicts):  # a run of one stage: the claims about all the others need no line each
+        lines.append(f"  - not run: {', '.join(missing)}")
+    else:
+        lines += [f"  - {', '.join(names)}: not run, {why}" for why, names in reasons.items()]
     if judged:
         lines.append(f"{sum(verdict.holds for verdict in verdicts)} of {len(verdicts)} claims hold, {len(missing)} not run")
     return "\n".join(lines)

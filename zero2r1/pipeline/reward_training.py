@@ -59,7 +59,9 @@ def run_reward_model(
     """
     train, held_out = _sides(settings, narrator)
     track = open_tracker(settings.track, run.path)
-    folder = model_folder(settings.model, settings.base, seed=settings.seed, on_step=heard_of_base(settings.base.steps, narrator.say))
+    folder = model_folder(
+        settings.model, settings.base, seed=settings.seed, on_step=heard_of_base(settings.base.steps, narrator.say, should_stop)
+    )
     total = -(-len(train) // settings.batch_size) * settings.epochs
     what = "pairs" if settings.kind == "preference" else "labels"
     narrator.say(f"data      {len(train)} {what} to learn, {len(held_out)} held out, about {total} updates of {settings.batch_size}")

@@ -11,6 +11,7 @@ from zero2r1.eval.claims import ClaimVerdict
 from zero2r1.eval.runner import EvalResult
 from zero2r1.grpo.sampling import EncodedPrompt
 from zero2r1.grpo.trainer import Environment, GrpoTrainer
+from zero2r1.models.adapters import merge_adapters
 from zero2r1.pipeline.config import ZeroSettings
 from zero2r1.pipeline.controls import controlled
 from zero2r1.pipeline.evaluations import keep_evaluation
@@ -34,6 +35,7 @@ class RlResult:
     verdicts: tuple[ClaimVerdict, ...] = ()
     """Of the claims that the settings name, where somebody judged them."""
     model: PreTrainedModel
+    """As an ordinary model; adapters are merged into its weights."""
     tokenizer: PreTrainedTokenizerFast
 
 
@@ -71,6 +73,8 @@ def stage_of(folder: str | Path, world: Any, settings: ZeroSettings) -> Stage:
         cap=settings.rollout.cap_at(settings.steps),
         compute=settings.compute,
         sampler=settings.rollout,
+        lora=settings.lora,
+        seed=settings.seed,
     )
 
 
@@ -119,7 +123,7 @@ def run_rl(stage: Stage, settings: ZeroSettings, run: RunDir, extras: Extras) ->
         hooks=Hooks(evaluate=probe, on_step=on_step, on_warning=extras.on_warning, should_stop=extras.should_stop),
     )
     outcome = trainer.train()
-    if outcome is Outcome.STOPPED:
-        return RlResult(run=run.path, outcome=outcome, evaluations=results, model=stage.policy, tokenizer=stage.tokenizer)
-    keep(stage.measure(extras.after).with_arrays(extras.measure_also()))
+    if outcome is Outcome.DONE:
+        keep(stage.measure(extras.after).with_arrays(extras.measure_also()))
+    merge_adapters(stage.policy)
     return RlResult(run=run.path, outcome=outcome, evaluations=results, model=stage.policy, tokenizer=stage.tokenizer)

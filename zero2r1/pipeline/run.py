@@ -19,7 +19,7 @@ from zero2r1.pipeline.materials import load_materials
 from zero2r1.pipeline.narration import Narrator
 from zero2r1.pipeline.recipe import PipelineSettings
 from zero2r1.pipeline.stage_run import StageRun
-from zero2r1.pipeline.stages import NAMES, STAGES, StageSpec
+from zero2r1.pipeline.stages import STAGES, StageSpec, refuse_unknown
 from zero2r1.rollout.process_engine import end_idle_children
 from zero2r1.run_dir import RunDir
 from zero2r1.training.loop import Outcome
@@ -57,9 +57,7 @@ def run_pipeline(
         ValueError: no such stage, or what it needs was not made yet.
     """
     narrator = narrator or Narrator()
-    for name in (start_from, only):
-        if name is not None and name not in NAMES:
-            raise ValueError(f"{name!r} is no stage; the stages are {', '.join(NAMES)}")
+    refuse_unknown(start_from, only)
     for spec in stages:
         if spec.name in (start_from, only) and (why := spec.left_out(settings)):
             raise ValueError(f"the recipe leaves {spec.name} out ({why})")

@@ -49,8 +49,18 @@ def run_sft_stage(settings: SftStageSettings, run: RunDir, *, narrator: Narrator
     world = _measured_world(settings)
     dialogues = read_dialogues(data.train)
     track = open_tracker(settings.track, run.path)
-    folder = model_folder(settings.model, settings.base, seed=settings.seed, on_step=heard_of_base(settings.base.steps, narrator.say))
-    stage = Stage(folder, world, evaluation=settings.evaluation, cap=settings.max_length, compute=settings.compute)
+    folder = model_folder(
+        settings.model, settings.base, seed=settings.seed, on_step=heard_of_base(settings.base.steps, narrator.say, should_stop)
+    )
+    stage = Stage(
+        folder,
+        world,
+        evaluation=settings.evaluation,
+        cap=settings.max_length,
+        compute=settings.compute,
+        lora=settings.lora,
+        seed=settings.seed,
+    )
     measured = data.held_out is not None
     # The stage still has the weights it starts from, even where checkpoints wait to be loaded.
     if measured and not (run.path / "evals" / "before.json").exists():
@@ -109,7 +119,8 @@ def run_sampling(settings: SampleRunSettings, run: RunDir, *, narrator: Narrator
     )
     if not world.train:
         raise ValueError("data.train is missing: name a file of problems to sample answers to, e.g. --data.train=train.jsonl")
-    folder = Path(model_folder(settings.model, settings.base, seed=settings.seed, on_step=heard_of_base(settings.base.steps, narrator.say)))
+    heard = heard_of_base(settings.base.steps, narrator.say, should_stop)
+    folder = Path(model_folder(settings.model, settings.base, seed=settings.seed, on_step=heard))
     stage = Stage(folder, world, evaluation=settings.evaluation, cap=settings.sample.max_new_tokens, sampler=settings.sample)
     work = Work(run=run, seed=settings.seed, narrator=narrator, should_stop=should_stop)
     sampled = draw_candidates(

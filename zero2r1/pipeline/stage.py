@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from zero2r1.eval.runner import EvalResult
+from zero2r1.models.adapters import add_lora
 from zero2r1.models.loading import load_policy, save_policy, stop_token_ids
 from zero2r1.models.tokenizer import TextEncoder
 from zero2r1.pipeline.config import EvaluationSettings
@@ -19,7 +20,7 @@ from zero2r1.rollout.process_engine import ProcessEngine
 from zero2r1.rollout.torch_engine import TorchEngine
 from zero2r1.sft.examples import SftExample
 from zero2r1.template import TEMPLATES, render, write_cold_start, write_thinking
-from zero2r1.training.config import ComputeSettings, SamplerSettings
+from zero2r1.training.config import ComputeSettings, LoraSettings, SamplerSettings, refuse_processes
 from zero2r1.types import Grader, Message, Problem
 
 
@@ -29,6 +30,11 @@ class Stage:
     Args:
         folder: a folder or name that `transformers` loads.
         cap: the most tokens an answer may have where it is measured.
+        lora: the adapters that will be trained instead of the weights.
+        seed: of the adapters.
+
+    Raises:
+        ValueError: the model cannot be loaded, or cannot be given these adapters, or be sampled by several processes with them.
     """
 
     def __init__(
@@ -40,11 +46,16 @@ class Stage:
         cap: int,
         compute: ComputeSettings | None = None,
         sampler: SamplerSettings | None = None,
+        lora: LoraSettings | None = None,
+        seed: int = 0,
     ) -> None:
         compute, sampler = compute or ComputeSettings(), sampler or SamplerSettings()
+        refuse_processes(lora, sampler)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.world, self.evaluation, self.cap = world, evaluation, cap
         self.policy, self.tokenizer = load_policy(folder, device=device)
+        if lora is not None:
+            add_lora(self.policy, rank=lora.rank, alpha=lora.alpha, targets=lora.targets, seed=seed)
         self.encoder = TextEncoder(self.tokenizer)
         first = next(iter((*world.train[:1], *world.held_out[:1])), None)
         if first is not None and self.decode(self.prompt_ids(first)).rstrip().endswith("<think>"):

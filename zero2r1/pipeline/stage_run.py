@@ -18,7 +18,7 @@ from zero2r1.pipeline.stage import Stage
 from zero2r1.run_dir import RunDir
 from zero2r1.samples import Sample
 from zero2r1.sft.config import SftSettings
-from zero2r1.training.config import ComputeSettings
+from zero2r1.training.config import ComputeSettings, LoraSettings
 from zero2r1.training.loop import Outcome
 from zero2r1.types import Problem
 
@@ -48,11 +48,32 @@ class StageRun:
         """The policy that training left in this folder."""
         return (self.run.path / "checkpoints" / "latest" / "model").resolve()
 
-    def load(self, name: str, *, chat: bool, cap: int, compute: ComputeSettings | None = None, sampler: Any = None) -> Stage:
+    def load(
+        self,
+        name: str,
+        *,
+        chat: bool,
+        cap: int,
+        compute: ComputeSettings | None = None,
+        sampler: Any = None,
+        lora: LoraSettings | None = None,
+    ) -> Stage:
         """The policy among the inputs, in its world."""
         world = self.materials.chat_world if chat else self.materials.world
-        sampler = sampler or self.settings.zero.rollout
-        return Stage(self.inputs[name], world, evaluation=self.settings.measured_alike, cap=cap, compute=compute, sampler=sampler)
+        if sampler is None:
+            sampler = self.settings.zero.rollout
+            if lora is not None:  # several processes sample whole models only, and this stage did not ask for them
+                sampler = sampler.model_copy(update={"processes": 1})
+        return Stage(
+            self.inputs[name],
+            world,
+            evaluation=self.settings.measured_alike,
+            cap=cap,
+            compute=compute,
+            sampler=sampler,
+            lora=lora,
+            seed=self.settings.seed,
+        )
 
     def problems(self, purpose: str, count: int) -> list[Problem]:
         """Training problems for a purpose; says so where there are fewer than asked for."""
@@ -80,7 +101,7 @@ def tune_base(
     Raises:
         StageStopped: the run was asked to stop.
     """
-    stage = given.load(base, chat=True, cap=settings.max_length, compute=settings.compute)
+    stage = given.load(base, chat=True, cap=settings.max_length, compute=settings.compute, lora=settings.lora)
     weights = multiplied_parameters(stage.policy)
     model = {"model": str(given.inputs[base]), "sha256": given.digests[base], "parameters": weights}
     given.run.append_event_once("start", **model, samples=len(samples))

@@ -131,3 +131,10 @@ STAGES: tuple[StageSpec, ...] = (
     ),
 )  # fmt: skip
 NAMES = tuple(spec.name for spec in STAGES)
+
+
+def refuse_unknown(*names: str | None) -> None:
+    """Raise a ``ValueError`` for a name that no stage has; ``None`` is no name."""
+    for name in names:
+        if name is not None and name not in NAMES:
+            raise ValueError(f"{name!r} is no stage; the stages are {', '.join(NAMES)}")

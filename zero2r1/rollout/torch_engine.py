@@ -103,8 +103,9 @@ class TorchEngine:
             if context is not None and longest > context:
                 raise ValueError(
                     f"request {request.id}: {len(request.prompt_ids)} prompt tokens and up to {request.params.max_new_tokens} new ones "
-                    f"exceed the model's context of {context}. Shorten the prompt or lower the cap: "
-                    "--rollout.max_new_tokens, in evaluation --evaluation.max_new_tokens."
+                    f"exceed the model's context of {context}. Shorten the prompt or lower the cap to "
+                    f"{max(1, context - (longest - request.params.max_new_tokens))} or less: --rollout.max_new_tokens, "
+                    "in evaluation --evaluation.max_new_tokens, for samples --sample.max_new_tokens."
                 )
             if longest > self._token_budget:
                 raise ValueError(f"request {request.id} needs {longest} positions; raise the token budget of {self._token_budget}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from zero2r1.config import Settings
-from zero2r1.training.config import ComputeSettings, OptimizerSettings
+from zero2r1.training.config import ComputeSettings, LoraSettings, OptimizerSettings
 
 
 class SftSettings(Settings):
@@ -17,6 +17,7 @@ class SftSettings(Settings):
     packing: bool = False  # several examples in one forward pass, blind to each other: the same gradient, less time
     seed: int = Field(0, ge=0)
     optimizer: OptimizerSettings = OptimizerSettings(learning_rate=5e-5, schedule="cosine", final_factor=0.1)
+    lora: LoraSettings | None = None  # none: all weights are trained
     compute: ComputeSettings = ComputeSettings()
     checkpoint_every: int = Field(500, ge=1)
     keep_checkpoints: int = Field(3, ge=1)

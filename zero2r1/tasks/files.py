@@ -81,7 +81,7 @@ def detect_columns(row: Mapping[str, Any], path: Path, given: Mapping[str, str])
             names = ", ".join(f"{key} ({type(value).__name__})" for key, value in flat.items())
             missing = f"no column {name!r}" if name else f"no column that looks like the {wanted}"
             raise DataError(
-                f"E101 data: {path} has {missing}. Found: {names}. Say which it is, for example  "
+                f"E101 data: {path} has {missing}. Found: {names}. Say which it is: train and check run take, for example,  "
                 f"--data.columns='{{prompt: {prompt or next(iter(flat))}, answer: {answer or list(flat)[-1]}}}'\n"
                 f"The first row for reference: {json.dumps(row, ensure_ascii=False, default=str)[:300]}"
             )

@@ -21,6 +21,15 @@ class OptimizerSettings(Settings):
     max_grad_norm: float = Field(1.0, gt=0)  # not stated
 
 
+class LoraSettings(Settings):
+    """Adapters are trained instead of the weights (:mod:`zero2r1.models.adapters`). No dropout: log-probabilities must not change from pass
+    to pass. The paper trains all weights."""
+
+    rank: int = Field(32, ge=1)
+    alpha: float = Field(64.0, gt=0)  # the adapter's product is multiplied by alpha / rank
+    targets: tuple[str, ...] = ()  # names of layers such as q_proj; every linear layer but the head if left out
+
+
 class ComputeSettings(Settings):
     """How the training pass is computed. None of it changes what is computed, beyond rounding."""
 
@@ -40,3 +49,16 @@ class SamplerSettings(Settings):
     token_budget: int = Field(262_144, ge=1)  # positions of all rows decoded at once: bounds the memory of the cache
     max_rows: int = Field(256, ge=1)
     processes: int = Field(1, ge=1)  # on a CPU: of one thread each, and token_budget and max_rows of each; for small models
+
+
+def refuse_processes(lora: LoraSettings | None, sampler: SamplerSettings) -> None:
+    """Several processes sample whole models only.
+
+    Raises:
+        ValueError: several are to sample a model with adapters.
+    """
+    if lora is not None and sampler.processes > 1:
+        raise ValueError(
+            f"rollout.processes is {sampler.processes}, and several processes sample whole models, which a model with adapters (lora) is "
+            "not. Set rollout.processes: 1 in the same section"
+        )

@@ -1,4 +1,8 @@
-"""Where the training of a model stands: its step and its optimizer, saved and resumed in one way for every trainer."""
+"""Where the training of a model stands: its step and its optimizer, saved and resumed in one way for every trainer.
+
+A model that is trained whole is resumed from the folder it is saved in. Of a model of which a part is trained (LoRA), that folder has
+something else, the weights with the adapters merged: the part stands beside the optimizer's state as ``trained/<parameter>``.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +11,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
-from zero2r1.checkpoint import Checkpoint, load_latest, load_optimizer_tensors, load_weights, optimizer_tensors, save_checkpoint
+from zero2r1.checkpoint import (
+    BrokenCheckpoint,
+    Checkpoint,
+    load_latest,
+    load_optimizer_tensors,
+    load_weights,
+    optimizer_tensors,
+    save_checkpoint,
+)
 from zero2r1.training.config import OptimizerSettings
 from zero2r1.training.loop import RunRecord, diverged
 from zero2r1.training.optimizer import build_adamw, learning_rate_factor
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+_TRAINED = "trained/"
+"""What the names of trained parameters begin with in a checkpoint, where others are not trained."""
 
 
 class LoopSettings(Protocol):
@@ -45,6 +61,7 @@ class Progress:
     """The step and the optimizer of ``model``, which it trains in place.
 
     Args:
+        model: what requires a gradient now is trained.
         steps: how many there will be; the learning rate's schedule ends with them.
         checkpoints: folder of checkpoints.
         save_model: writes the model as a folder that `transformers` loads.
@@ -64,6 +81,7 @@ class Progress:
     ) -> None:
         self._model, self._settings, self._steps, self._run = model, settings, steps, run
         self._checkpoints, self._save_model, self._material = checkpoints, save_model, material
+        self._part = _trained_part(model)
         opt = settings.optimizer
         self.optimizer = build_adamw(model, learning_rate=opt.learning_rate, betas=opt.betas, weight_decay=opt.weight_decay)
         self.step = 0
@@ -96,7 +114,7 @@ class Progress:
             self._checkpoints,
             self.step,
             write_model=self._save_model,
-            tensors={**moments, **(tensors or {})},
+            tensors={**moments, **{f"{_TRAINED}{name}": parameter for name, parameter in self._part.items()}, **(tensors or {})},
             state={"step": self.step, "optimizer": described, "nonfinite_steps": self._nonfinite_steps, **known, **(state or {})},
             keep_last=self._settings.keep_checkpoints,
         )
@@ -106,16 +124,21 @@ class Progress:
         """Go on from the newest complete checkpoint, and drop what the run recorded after it; ``None`` where there is none yet.
 
         Raises:
-            ValueError: that checkpoint was trained on other material.
-            BrokenCheckpoint: there are checkpoints, and none is intact.
+            ValueError: that checkpoint was trained on other material, or on another base than a part of the model was trained beside.
+            BrokenCheckpoint: there are checkpoints, and none is intact, or it belongs to another model.
         """
         found = load_latest(self._checkpoints)
         if found is None:
             self._run.truncate_after(0)
             return None
         self._check(found)
-        load_weights(self._model, found.model_tensors())
-        load_optimizer_tensors(self.optimizer, self._model, found.tensors(), found.state["optimizer"])
+        tensors = found.tensors()
+        if self._part:
+            self._check_base(found)
+            _load_part(self._part, {name.removeprefix(_TRAINED): t for name, t in tensors.items() if name.startswith(_TRAINED)})
+        else:
+            load_weights(self._model, found.model_tensors())
+        load_optimizer_tensors(self.optimizer, self._model, tensors, found.state["optimizer"])
         self.step, self._nonfinite_steps = found.state["step"], found.state["nonfinite_steps"]
         self._run.truncate_after(self.step)
         self._run.append_event("resumed", step=self.step)
@@ -131,3 +154,33 @@ class Progress:
             f"{here.count} others ({here.sha256[:12]}). Restore the data that the run was started with, or learn the new data in a run "
             "of its own: another --name, or --from and the stage in a pipeline"
         )
+
+    def _check_base(self, found: Checkpoint) -> None:
+        """What is not trained comes from the model's folder and not from the checkpoint: it must be what it was."""
+        here = self._model.state_dict()
+        shared = {name: saved for name, saved in found.model_tensors().items() if name in here and name not in self._part}
+        changed = [name for name, saved in shared.items() if not torch.equal(saved, here[name].cpu())]
+        if changed:
+            raise ValueError(
+                f"E002 resume: {found.path} was trained beside other weights than the model has now ({changed[0]} and {len(changed) - 1} "
+                "more differ). Restore the model that the run was started from, or give the new run another --name"
+            )
+
+
+def _trained_part(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters that require a gradient, where others do not; nothing where all do."""
+    parameters = dict(model.named_parameters())
+    part = {name: parameter for name, parameter in parameters.items() if parameter.requires_grad}
+    return part if len(part) < len(parameters) else {}
+
+
+def _load_part(part: Mapping[str, nn.Parameter], saved: Mapping[str, Tensor]) -> None:
+    shapes, known = ({name: tuple(tensor.shape) for name, tensor in tensors.items()} for tensors in (part, saved))
+    if shapes != known:
+        differing = sorted(name for name in {**shapes, **known} if shapes.get(name) != known.get(name))
+        raise BrokenCheckpoint(
+            f"the checkpoint has {len(known)} trained parameters beside frozen ones, and this model {len(shapes)}: {differing[:3]} differ"
+        )
+    with torch.no_grad():
+        for name, parameter in part.items():
+            parameter.copy_(saved[name])

@@ -164,7 +164,7 @@ def test_the_sampler_follows_every_update(tmp_path, monkeypatch, products):
     if products == "packed":
         monkeypatch.setattr(packed_linear, "WORTHWHILE_BYTES", 0)
     if products == "own":
-        monkeypatch.setattr(torch_engine, "packed_linears", lambda model, enabled: nullcontext())
+        monkeypatch.setattr(torch_engine, "packed_linears", lambda model, **_: nullcontext())
     settings = lora_settings(steps=4, prompts=12, group_size=16)
     fast = settings.optimizer.model_copy(update={"learning_rate": 0.1})
     trainer, policy, _ = toy_trainer(tmp_path, settings.model_copy(update={"optimizer": fast}))

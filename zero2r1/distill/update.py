@@ -72,7 +72,7 @@ def completion_divergence(
             teacher_hidden,
             head_weight(teacher).detach()[: weight.shape[0]],  # what lies beyond is padding
             temperature=temperature,
-            head_dtype=torch.promote_types(hidden.dtype, torch.float32) if options["float32_logits"] else None,
+            head_dtype=torch.bfloat16 if options["half_head"] else torch.promote_types(hidden.dtype, torch.float32),
             onednn=options["onednn"],
         )
 

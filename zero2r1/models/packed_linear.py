@@ -59,14 +59,18 @@ def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return out
 
 
-def _packed(weight: Tensor, bias: Tensor | None = None) -> Product:
-    packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous(), ROWS_HINT)
+def _packed(weight: Tensor, bias: Tensor | None = None, *, half: bool = False) -> Product:
+    kind = torch.bfloat16 if half else weight.dtype
+    packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach().to(kind).contiguous(), ROWS_HINT)
 
     def product(x: Tensor) -> Tensor:
         rows = x.shape[-2]
         padding = -rows % ROUND_ROWS_TO if rows > ROUND_ROWS_ABOVE else 0
-        out = _linear(F.pad(x, (0, 0, 0, padding)) if padding else x, packed, bias)
-        return out[..., :rows, :] if padding else out
+        out = _linear((F.pad(x, (0, 0, 0, padding)) if padding else x).to(kind), packed, None if half else bias)
+        out = out[..., :rows, :] if padding else out
+        if not half:
+            return out
+        return out.to(weight.dtype) if bias is None else out + bias  # the sum is in the type of the bias
 
     return product
 
@@ -107,9 +111,10 @@ class _Linear(torch.autograd.Function):
 class _Joined:
     """Layers with the same input as one packed product; each layer's call returns its columns of it."""
 
-    def __init__(self, layers: Sequence[Any]) -> None:
+    def __init__(self, layers: Sequence[Any], *, half: bool) -> None:
         biases = [layer.bias for layer in layers if layer.bias is not None]
-        self._product = _packed(torch.cat([effective_weight(layer) for layer in layers]), torch.cat(biases) if biases else None)
+        weight = torch.cat([effective_weight(layer) for layer in layers])
+        self._product = _packed(weight, torch.cat(biases) if biases else None, half=half)
         self._widths = [layer.out_features for layer in layers]
         self._input: Tensor | None = None
         self._outputs: dict[int, Tensor] = {}
@@ -127,14 +132,17 @@ class _Joined:
 
 
 @contextmanager
-def packed_linears(model: nn.Module, *, enabled: bool = True) -> Iterator[None]:
+def packed_linears(model: nn.Module, *, enabled: bool = True, half: bool = False) -> Iterator[None]:
     """While the context is open, the model's linear layers use packed copies of their weights. Its weights must not change meanwhile.
 
     A layer with an adapter is one product with the sum of both, packed or not. Costs a copy of these weights in memory, which ends with the
     context. Takes no gradient. Does nothing where it would not help.
+
+    Args:
+        half: multiply in bfloat16, all layers but the head; what goes in and out stays as it is.
     """
-    packs = _worthwhile([layer.weight for layer in _whole_layers(model)])
-    products = _packed_products(model) if packs else _merged_products(model)
+    packs = half or _worthwhile([layer.weight for layer in _whole_layers(model)])
+    products = _packed_products(model, half) if packs else _merged_products(model)
     with replaced_forwards(products if enabled else iter(())):
         yield
 
@@ -152,7 +160,7 @@ def _merged_products(model: nn.Module) -> Iterator[tuple[nn.Module, Product]]:
         yield layer, lambda x, weight=weight, bias=layer.bias: F.linear(x, weight, bias)
 
 
-def _packed_products(model: nn.Module) -> Iterator[tuple[nn.Module, Product]]:
+def _packed_products(model: nn.Module, half: bool) -> Iterator[tuple[nn.Module, Product]]:
     head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
     whole = set(_whole_layers(model))
     joined: set[nn.Module] = set()
@@ -161,12 +169,15 @@ def _packed_products(model: nn.Module) -> Iterator[tuple[nn.Module, Product]]:
             for names in SIBLINGS:
                 layers = [layer for name in names if (layer := getattr(module, name, None)) in whole]
                 if len(layers) == len(names) and len({(layer.in_features, layer.bias is None) for layer in layers}) == 1:
-                    together = _Joined(layers)
+                    together = _Joined(layers, half=half)
                     yield from ((layer, together.of(i)) for i, layer in enumerate(layers))
                     joined.update(layers)
             if module in whole and module not in joined:
                 weight = effective_weight(module)
-                yield module, _in_chains(weight, _packed) if module is head else _packed(weight, module.bias)
+                if module is not head:
+                    yield module, _packed(weight, module.bias, half=half)
+                elif not half or _worthwhile([weight]):
+                    yield module, _in_chains(weight, _packed)
 
 
 @contextmanager

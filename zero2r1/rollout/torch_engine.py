@@ -19,7 +19,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from zero2r1.models.attention import backbone_forward
-from zero2r1.models.packed_linear import packed_linears
+from zero2r1.models.packed_linear import available, packed_linears
 from zero2r1.rollout.engine import Finished, Request
 from zero2r1.rollout.kv_cache import DecodeAttention, KVCache, PrefillAttention
 from zero2r1.rollout.sampling import keep_top, sample_tokens, uniforms
@@ -49,7 +49,8 @@ class TorchEngine:
         token_budget: positions of all rows together; the cache takes this many and no more.
         max_rows: rows decoded at once.
         autocast: e.g. ``torch.bfloat16`` to compute in; weights, cache and logits keep their own type.
-        onednn: decode from weights packed for oneDNN where that is faster; see :mod:`zero2r1.models.packed_linear`.
+        onednn: decode from weights packed for oneDNN where that is faster; see :mod:`zero2r1.models.packed_linear`. With bfloat16 on a
+            CPU only products are in bfloat16 then, and the rest in float32.
     """
 
     def __init__(
@@ -66,7 +67,8 @@ class TorchEngine:
         self._token_budget, self._max_rows, self._autocast = token_budget, max_rows, autocast
         self._device = next(model.parameters()).device
         self._version = 0
-        self._onednn = onednn and autocast is None
+        self._half = onednn and autocast is torch.bfloat16 and self._device.type == "cpu" and available()
+        self._onednn = self._half or (onednn and autocast is None)
         self._waiting: deque[Request] = deque()
         self._prefilled: deque[_Prefilled] = deque()
         self._rows: _Rows | None = None
@@ -126,13 +128,13 @@ class TorchEngine:
     def stream(self) -> Iterator[Finished]:
         """Yield completions as they finish until nothing is queued."""
         # Weights cannot change while completions are under way (see load_weights), so packed copies stay true.
-        with packed_linears(self._model, enabled=self._onednn):
+        with packed_linears(self._model, enabled=self._onednn, half=self._half):
             while self._waiting or self._prefilled or (self._rows is not None and self._rows.active):
                 yield from self._advance()
 
     def _forward(self, token_ids: Tensor, positions: Tensor, layout: Any) -> Tensor:
         kind = self._device.type
-        with torch.autocast(kind, dtype=self._autocast or torch.bfloat16, enabled=self._autocast is not None):
+        with torch.autocast(kind, dtype=self._autocast or torch.bfloat16, enabled=self._autocast is not None and not self._half):
             return backbone_forward(self._model, token_ids, positions, layout)
 
     def _logits(self, hidden: Tensor) -> Tensor:

@@ -37,8 +37,9 @@ class ComputeSettings(Settings):
     dtype: Literal["float32", "bfloat16"] = "float32"  # of the computation; master weights stay float32
     float32_logits: bool = True  # with bfloat16: the head still multiplies in float32
     gradient_checkpointing: bool = False
-    # Float32 products of models of 32 MiB and more on a CPU by oneDNN, in the sampler or everywhere. With "all", log-probabilities
-    # of SmolLM2-135M in sampler and trainer differ by up to 7e-5, else by 4e-5; on some CPUs it is much faster (docs/results.md).
+    # On a CPU. Float32 products of models of 32 MiB and more by oneDNN, in the sampler or everywhere. With "all", log-probabilities of
+    # SmolLM2-135M in sampler and trainer differ by up to 7e-5, else by 4e-5; on some CPUs it is much faster (docs/results.md). With
+    # bfloat16, products alone are in bfloat16 and all else in float32, unless this is off.
     onednn: Literal["off", "sampler", "all"] = "sampler"
     skip_groups_without_signal: bool = True  # GRPO, only where their gradient is exactly zero: equal rewards and beta 0
 

@@ -32,7 +32,7 @@ def completion_logprobs(
     *,
     temperature: float = 1.0,
     with_entropy: bool = False,
-    float32_logits: bool = False,
+    half_head: bool = False,
     onednn: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
     """Log-probability [C] of every completion token, and the entropy [C] of the distribution it was drawn from.
@@ -40,12 +40,12 @@ def completion_logprobs(
     Args:
         temperature: of the sampler, > 0.
         with_entropy: the entropy costs one more pass over the logits, and its gradient another, if it is asked for.
-        float32_logits: compute the head in float32 even when the rest runs in bfloat16.
+        half_head: multiply with the head in bfloat16; in float32 otherwise, even when the rest runs in bfloat16.
         onednn: multiply with the head by oneDNN where that is faster; see :mod:`zero2r1.models.packed_linear`.
     """
     hidden = backbone_forward(model, batch.input_ids, batch.position_ids, batch.layout).index_select(0, batch.source)
     head = model.get_output_embeddings()
-    dtype = torch.promote_types(hidden.dtype, torch.float32) if float32_logits else None
+    dtype = torch.bfloat16 if half_head else torch.promote_types(hidden.dtype, torch.float32)
     settings: dict[str, Any] = {"temperature": temperature, "with_entropy": with_entropy, "head_dtype": dtype, "onednn": onednn}
     return chunked_logprobs(hidden, head.weight, batch.targets, **settings)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from zero2r1.models.half_linear import half_linears
 from zero2r1.models.loading import checkpoint_activations
 from zero2r1.models.packed_linear import onednn_linears
 from zero2r1.training.config import ComputeSettings
@@ -30,14 +31,18 @@ def training_context(model: PreTrainedModel, settings: ComputeSettings, device: 
     """Around a training or scoring forward pass: bfloat16 products over float32 weights if asked for, the faster products on a CPU."""
     half = settings.dtype == "bfloat16"
     # Checkpointing computes layers again after this context has ended, and refuses if other operators run then.
-    onednn = settings.onednn == "all" and not half and not settings.gradient_checkpointing
-    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=half), onednn_linears(model, enabled=onednn):
+    replaces = device.type == "cpu" and settings.onednn != "off" and not settings.gradient_checkpointing
+    with (
+        torch.autocast(device.type, dtype=torch.bfloat16, enabled=half and not replaces),
+        half_linears(model, enabled=half and replaces),
+        onednn_linears(model, enabled=settings.onednn == "all" and not half and replaces),
+    ):
         yield
 
 
 def head_options(settings: ComputeSettings) -> dict[str, bool]:
     """What the settings ask of :func:`~zero2r1.training.logprobs.completion_logprobs`."""
-    return {"float32_logits": settings.float32_logits, "onednn": settings.onednn == "all"}
+    return {"half_head": settings.dtype == "bfloat16" and not settings.float32_logits, "onednn": settings.onednn == "all"}
 
 
 def clip_and_step(

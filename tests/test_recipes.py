@@ -32,7 +32,7 @@ MACHINES = {
 }
 """Recipes of real models -> GiB of the machine that their headers name."""
 LAPTOP = ("laptop/r1.yaml", "laptop/r1_short.yaml", "laptop/r1_long.yaml")
-SINGLE = ("laptop/zero.yaml", "laptop/gsm8k.yaml", "laptop/small.yaml")
+SINGLE = ("laptop/zero.yaml", "laptop/gsm8k.yaml", "laptop/small.yaml", "smollm2/arithmetic.yaml")
 """For `train zero`."""
 PIPELINES = (*MACHINES, *LAPTOP)
 
@@ -56,7 +56,7 @@ def peaks_of(name: str) -> dict[str, float]:
 
 def test_every_file_is_known_here() -> None:
     found = {str(path.relative_to(RECIPES)) for path in RECIPES.rglob("*.yaml")}
-    assert found == {*PIPELINES, *SINGLE, "laptop/claims.yaml"}
+    assert found == {*PIPELINES, *SINGLE, "laptop/claims.yaml", "smollm2/claims.yaml"}
 
 
 @pytest.mark.parametrize("name", SINGLE)

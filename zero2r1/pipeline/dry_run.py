@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -94,7 +95,7 @@ def dry_run(settings: PipelineSettings) -> DryRun:
     student = models["student"].shape if "student" in models else None
     planner = Planner(settings=settings, rows=rows, shape=models["policy"].shape, student=student)
     plans = {spec.name: planner.plan(spec.name) for spec in STAGES if spec.name not in left_out}
-    faults += too_long(settings, rows, models, plans)
+    faults += [*too_long(settings, rows, models, plans), *adapter_faults(settings, models, plans)]
     return DryRun(
         settings=settings,
         models=models,
@@ -256,6 +257,22 @@ def _samplers(settings: PipelineSettings, evaluated: int) -> Iterator[tuple[str,
         yield stage, f"{stage}.sample.max_new_tokens", sample.max_new_tokens, sample.token_budget
     yield "cold_start", "evaluation.max_new_tokens", evaluated, settings.zero.rollout.token_budget
     yield "student_base", "evaluation.max_new_tokens", evaluated, settings.student_rl.rollout.token_budget
+
+
+def adapter_faults(settings: PipelineSettings, models: Mapping[str, ModelHere], plans: Mapping[str, StagePlan]) -> Iterator[str]:
+    """Adapters that could not be added: PEFT is not installed, or the model has no layer of a name."""
+    for stage in ("zero", "cold_start", "reasoning_rl", "rejection_sft", "all_scenarios", "distillation", "student_rl"):
+        section = getattr(settings, stage)
+        option, lora = (f"{stage}.sft.lora", section.sft.lora) if hasattr(section, "sft") else (f"{stage}.lora", section.lora)
+        if lora is None or stage not in plans:
+            continue
+        if find_spec("peft") is None:
+            yield 'lora trains adapters of PEFT, which is not installed:  pip install "zero2r1[lora]"'
+        shape = models["student" if stage in ("distillation", "student_rl") else "policy"].shape
+        unknown = [] if shape is None else [target for target in lora.targets if not any(shape.targeted([target]))]
+        if shape is not None and unknown:
+            kinds = ", ".join(sorted(name.rpartition(".")[2] for name in shape.linears))
+            yield f"{option}.targets names {', '.join(unknown)}, and the model has no such linear layer: choose among {kinds}"
 
 
 def _prompts(

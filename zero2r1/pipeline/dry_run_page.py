@@ -21,6 +21,10 @@ FORMULA = (
     "The cache is rows x positions x (2 x layers x kv heads x head size x 4 + 20) bytes, with positions = prompt + cap and",
     "rows = min(max_rows, token_budget / positions, answers). One process on one device holds all of it. Estimates: leave a few GiB.",
 )
+LORA_FORMULA = (
+    "LoRA: weights in full, adapters beside them; gradients, moments and, once it was reset, the reference are theirs alone. Merged is",
+    "a copy of the layers' weights, to write the model and to sample in float32: between steps, without gradients, activations and head.",
+)
 
 
 def look(settings: PipelineSettings, *, recipe: str, speed: str | None, say: Callable[[str], None]) -> bool:
@@ -140,7 +144,8 @@ def _memory(looked: DryRun) -> Iterator[str]:
         fits = ["yes" if peak.total <= size * GIB else "no" for size in sizes.values()]
         rows.append([title, *(f"{size / GIB:.{digits}f}" for size in (*(getattr(peak, name) for name in names), peak.total)), *fits])
     yield from aligned(rows)
-    yield from (f"  {line}" for line in FORMULA)
+    lora = LORA_FORMULA if any(plan.adapters for plan in looked.plans.values()) else ()
+    yield from (f"  {line}" for line in (*FORMULA, *lora))
     yield from (_of_a_token(model) for model in looked.models.values() if model.shape is not None)
 
 

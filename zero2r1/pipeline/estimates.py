@@ -5,6 +5,7 @@ Coefficients are counted on the code they describe, and their tests count again;
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 
 GIB = 2**30
@@ -40,10 +41,39 @@ class ModelShape:
     """The most positions; ``None`` where that is not known."""
 
     @property
+    def linears(self) -> Mapping[str, tuple[int, int]]:
+        """The linear layers in each layer by their names there: widths of what goes in and of what comes out."""
+        queries, keys = self.heads * self.head_dim, self.kv_heads * self.head_dim
+        return {
+            "self_attn.q_proj": (self.width, queries),
+            "self_attn.k_proj": (self.width, keys),
+            "self_attn.v_proj": (self.width, keys),
+            "self_attn.o_proj": (queries, self.width),
+            "mlp.gate_proj": (self.width, self.feed_forward),
+            "mlp.up_proj": (self.width, self.feed_forward),
+            "mlp.down_proj": (self.feed_forward, self.width),
+        }
+
+    @property
     def in_layers(self) -> int:
         """Weights of the matrices in all layers."""
-        attention = self.width * self.head_dim * (2 * self.heads + 2 * self.kv_heads)
-        return self.layers * (attention + 3 * self.width * self.feed_forward)
+        return self.layers * sum(into * out for into, out in self.linears.values())
+
+    def targeted(self, targets: Sequence[str] = ()) -> Iterator[tuple[int, int]]:
+        """Widths of the linear layers that targets of LoRA name, whole or by their last parts: all but the head if there are none."""
+        for number in range(self.layers):
+            for place, widths in self.linears.items():
+                name = f"model.layers.{number}.{place}"
+                if not targets or any(name == target or name.endswith(f".{target}") for target in targets):
+                    yield widths
+
+    def adapters(self, rank: int, targets: Sequence[str] = ()) -> int:
+        """Parameters of adapters of this rank beside the layers that are named."""
+        return rank * sum(into + out for into, out in self.targeted(targets))
+
+    def adapted(self, targets: Sequence[str] = ()) -> int:
+        """Weights of the layers that are named."""
+        return sum(into * out for into, out in self.targeted(targets))
 
     @property
     def parameters(self) -> int:
@@ -74,6 +104,8 @@ class Peak:
     reward_models: int = 0
     half_copy: int = 0
     """The weights in bfloat16 that autocast makes of the float32 ones."""
+    merged: int = 0
+    """A copy of layers' weights with the adapters added, while a model is sampled or written."""
     activations: int = 0
     head: int = 0
     cache: int = 0
@@ -123,9 +155,10 @@ def activation_bytes(shape: ModelShape, *, tokens: int, longest: int, half: bool
     return int(ALLOCATOR * (kept + whole * (2 if checkpointing else 1)))
 
 
-def head_bytes(shape: ModelShape, *, tokens: int) -> int:
-    """The chunked head: at most its chunks, and the gradient of its matrix beside what is accumulated already."""
-    return min(HEAD_CHUNKS, 4 * FLOAT32 * tokens * shape.vocabulary) + FLOAT32 * shape.vocabulary * shape.width
+def head_bytes(shape: ModelShape, *, tokens: int, trained: bool = True) -> int:
+    """The chunked head: at most its chunks, and if it is trained the gradient of its matrix beside what is accumulated already."""
+    gradient = FLOAT32 * shape.vocabulary * shape.width if trained else 0
+    return min(HEAD_CHUNKS, 4 * FLOAT32 * tokens * shape.vocabulary) + gradient
 
 
 def training_peak(
@@ -139,42 +172,69 @@ def training_peak(
     cache: int = 0,
     reward_models: int = 0,
     scalar_head: bool = False,
+    adapters: int = 0,
 ) -> Peak:
-    """Training of all parameters by AdamW in float32, ``tokens`` at a time.
+    """Training by AdamW in float32, ``tokens`` at a time.
 
     Args:
+        reference: there is a copy of what is trained. Adapters have one from the first reset on; before it the reference is the policy
+            without them.
         cache: bytes of the sampler's cache beside it.
         reward_models: how many are loaded beside the policy.
         scalar_head: a reward model is what is trained.
+        adapters: how many parameters of them are trained in place of the weights. The half copy is an upper bound then: autocast does
+            not keep what it makes of weights that are not trained, and checkpointed layers let go of it.
     """
     parameters = shape.as_reward_model if scalar_head else shape.parameters
+    trained = adapters or parameters
     return Peak(
-        weights=FLOAT32 * parameters,
-        gradients=FLOAT32 * parameters,
-        moments=2 * FLOAT32 * parameters,
-        reference=FLOAT32 * parameters if reference else 0,
+        weights=FLOAT32 * (parameters + adapters),
+        gradients=FLOAT32 * trained,
+        moments=2 * FLOAT32 * trained,
+        reference=FLOAT32 * trained if reference else 0,
         reward_models=FLOAT32 * shape.as_reward_model * reward_models,
         half_copy=BFLOAT16 * shape.in_layers if half else 0,
         activations=activation_bytes(shape, tokens=tokens, longest=longest, half=half, checkpointing=checkpointing),
-        head=0 if scalar_head else head_bytes(shape, tokens=tokens),
+        head=0 if scalar_head else head_bytes(shape, tokens=tokens, trained=not adapters),
         cache=cache,
     )
 
 
-def sampling_peak(shape: ModelShape, *, half: bool, cache: int, processes: int = 1, moments: bool = False) -> Peak:
+def merged_peak(
+    shape: ModelShape, *, adapters: int, adapted: int, half: bool, reference: bool = False, cache: int = 0, reward_models: int = 0
+) -> Peak:
+    """Between two steps of training adapters beside so many ``adapted`` weights: nothing of the step is there, and weights are copied.
+
+    To write the model its adapted layers are merged; to sample in float32 too, on a CPU with every other linear layer and the head.
+    """
+    copied = adapted if half else shape.in_layers + shape.vocabulary * shape.width
+    return Peak(
+        weights=FLOAT32 * (shape.parameters + adapters),
+        moments=2 * FLOAT32 * adapters,
+        reference=FLOAT32 * adapters if reference else 0,
+        reward_models=FLOAT32 * shape.as_reward_model * reward_models,
+        merged=FLOAT32 * copied,
+        cache=cache,
+    )
+
+
+def sampling_peak(shape: ModelShape, *, half: bool, cache: int, processes: int = 1, moments: bool = False, adapters: int = 0) -> Peak:
     """Sampling alone. ``processes`` of one thread each have weights and a cache of their own; ``moments`` of a training before it stay."""
-    weights = FLOAT32 * shape.parameters
+    weights = FLOAT32 * (shape.parameters + adapters)
     return Peak(
         weights=weights * (processes + 1 if processes > 1 else 1),
-        moments=2 * weights if moments else 0,
+        moments=2 * FLOAT32 * (adapters or shape.parameters) if moments else 0,
         half_copy=BFLOAT16 * shape.in_layers if half else 0,
         cache=cache * processes,
     )
 
 
-def checkpoint_bytes(parameters: int, *, reference: int = 0) -> int:
-    """A checkpoint in float32: weights, two moments, and a reference of so many parameters."""
-    return FLOAT32 * (3 * parameters + reference)
+def checkpoint_bytes(parameters: int, *, reference: int = 0, adapters: int = 0) -> int:
+    """A checkpoint in float32: weights, two moments, and a reference of so many parameters.
+
+    Adapters are in it four times: in PEFT's format beside the merged weights, as what training goes on from, and in two moments.
+    """
+    return FLOAT32 * (parameters + (4 * adapters or 2 * parameters) + reference)
 
 
 def checkpoints_on_disk(one: int, *, steps: int, every: int, keep: int) -> int:

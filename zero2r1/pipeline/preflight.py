@@ -6,10 +6,15 @@ Everything is computed on the real settings in a second or two; the result is te
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
+from zero2r1.models.adapters import is_adapted
 from zero2r1.pipeline.config import ZeroSettings
 from zero2r1.pipeline.stage import Stage
 from zero2r1.types import Completion, FinishReason, Problem, Reward, Segment
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 CHECKED = 20_000
 READ_FOR_UNKNOWN, MOST_UNKNOWN = 500, 0.1
@@ -35,12 +40,13 @@ def preflight(stage: Stage, settings: ZeroSettings) -> Preflight:
     stops = [f"{i} {stage.tokenizer.convert_ids_to_tokens(i)}" for i in stage.stops]
     probes = reward_probes(stage, settings, world.train[0])
     shown = " · ".join(f"{name} {'none' if r.value is None else format(r.value, '.2f')}" for name, r in probes.items())
+    needed = memory_needed(stage.policy, settings, longest=longest)
     lines = [
         f"data      {len(world.train)} problems to train on, {len(world.held_out)} held out; the longest prompt has {longest} tokens",
         f"prompt    {len(ids)} tokens: {' '.join(str(p) for p in pieces[:60])}{' ...' if len(pieces) > 60 else ''}",
         f"stops at  {', '.join(stops)}   (padding: {stage.tokenizer.pad_token})",
         f"batch     {_batch(settings)}",
-        f"memory    about {_memory(stage, settings, longest) / 2**30:.2f} GiB: weights, gradients, optimizer, reference, activations",
+        f"memory    about {needed / 2**30:.2f} GiB: weights, gradients, optimizer, reference, activations{_part_shown(stage.policy)}",
         f"reward    {shown}",
     ]
     share = _unknown_share(stage)
@@ -137,11 +143,28 @@ def _faults(stage: Stage, settings: ZeroSettings, probes: dict[str, Reward], pro
     return faults
 
 
-def _memory(stage: Stage, settings: ZeroSettings, longest: int) -> int:
-    """Bytes: float32 weights, gradients, two Adam moments, the reference, a micro-batch's activations, and the sampler's cache."""
-    config = stage.policy.config
-    weights = sum(p.numel() for p in stage.policy.parameters())
-    copies = 4 + (settings.grpo.beta > 0)
+def _parameters(policy: PreTrainedModel) -> tuple[int, int]:
+    """All of the policy's, and those that are trained."""
+    sizes = [(p.numel(), p.requires_grad) for p in policy.parameters()]
+    return sum(size for size, _ in sizes), sum(size for size, trained in sizes if trained)
+
+
+def _part_shown(policy: PreTrainedModel) -> str:
+    whole, trained = _parameters(policy)
+    return "" if trained == whole else f"; {trained:,} of {whole:,} parameters train"
+
+
+def memory_needed(policy: PreTrainedModel, settings: ZeroSettings, *, longest: int) -> int:
+    """Bytes: float32 weights, gradients, two Adam moments, the reference, a micro-batch's activations, and the sampler's cache.
+
+    ``longest`` is the longest prompt's number of tokens. Gradients, moments and reference are of what is trained. Adapters are merged into
+    a copy of their layers' weights while there are no activations.
+    """
+    config = policy.config
+    weights, trained = _parameters(policy)
+    copies = 3 + (settings.grpo.beta > 0)
+    adapted: list[Any] = [layer for layer in policy.modules() if is_adapted(layer)]
+    merged = sum(layer.in_features * layer.out_features for layer in adapted)
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     rollout = settings.rollout
@@ -154,4 +177,5 @@ def _memory(stage: Stage, settings: ZeroSettings, longest: int) -> int:
     # Counted on Llama: what each layer keeps of a token for the way back, or only its input when it is computed again.
     kept = config.hidden_size if settings.compute.gradient_checkpointing else 22 * config.hidden_size + 5 * feed_forward
     cache = positions * heads * width * 2 * rollout.processes
-    return int(4 * (weights * copies + config.num_hidden_layers * (cache + tokens * kept)))
+    layers = config.num_hidden_layers
+    return int(4 * (weights + trained * copies + layers * cache + max(layers * tokens * kept, merged)))

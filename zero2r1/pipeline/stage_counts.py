@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from zero2r1.grpo.config import TrainSettings
-from zero2r1.pipeline.estimates import Peak, updates_of
+from zero2r1.pipeline.estimates import ModelShape, Peak, updates_of
 from zero2r1.reward_models.config import RewardModelSettings
+from zero2r1.training.config import LoraSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +49,8 @@ class StagePlan:
     activities: tuple[Activity, ...] = ()
     peak: Peak | None = None
     disk: int | None = None
+    adapters: int = 0
+    """Parameters that are trained beside the weights; none where the weights are."""
 
     @property
     def unknown(self) -> bool:
@@ -80,6 +83,19 @@ def rollouts_of(section: TrainSettings) -> Activity:
     asked = f"{rollout.prompts_per_rollout} prompts x {rollout.group_size} answers"
     says = f"rollouts: {count} x {asked}, cap {cap}; {several(parts, 'update')} each"
     return Activity(says=says, samples=count * answers, sampled=tokens, trained=tokens, updates=count * parts)
+
+
+def adapters_of(lora: LoraSettings | None, shape: ModelShape | None) -> int:
+    """How many parameters the adapters have; none where there are none, or where the shape is not known."""
+    return 0 if lora is None or shape is None else shape.adapters(lora.rank, lora.targets)
+
+
+def lora_shown(lora: LoraSettings | None, shape: ModelShape | None) -> tuple[Activity, ...]:
+    """What is trained where it is not all weights."""
+    if lora is None:
+        return ()
+    counted = "" if shape is None else f": {adapters_of(lora, shape):,} parameters train beside {shape.parameters:,} that do not"
+    return (Activity(says=f"LoRA of rank {lora.rank} in {', '.join(lora.targets) or 'all linear layers but the head'}{counted}"),)
 
 
 def probes_of(section: TrainSettings) -> int:

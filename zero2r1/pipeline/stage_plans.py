@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from zero2r1.pipeline.config import EvaluationSettings, SampleSettings
@@ -16,6 +16,7 @@ from zero2r1.pipeline.estimates import (
     checkpoint_bytes,
     checkpoints_on_disk,
     fuller,
+    merged_peak,
     sampling_peak,
     training_peak,
     updates_of,
@@ -23,10 +24,21 @@ from zero2r1.pipeline.estimates import (
 )
 from zero2r1.pipeline.recipe import PipelineSettings, RlSection
 from zero2r1.pipeline.scenarios import REQUESTS
-from zero2r1.pipeline.stage_counts import Activity, Rows, StagePlan, at_most, probes_of, rollouts_of, scored, several
+from zero2r1.pipeline.stage_counts import (
+    Activity,
+    Rows,
+    StagePlan,
+    adapters_of,
+    at_most,
+    lora_shown,
+    probes_of,
+    rollouts_of,
+    scored,
+    several,
+)
 from zero2r1.reward_models.config import RewardModelSettings
 from zero2r1.sft.config import SftSettings
-from zero2r1.training.config import SamplerSettings
+from zero2r1.training.config import LoraSettings, SamplerSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,19 +88,20 @@ class Planner:
     def rl(self, section: RlSection, *, before: int = 0, shape: ModelShape | None, reward_models: int = 0) -> StagePlan:
         """A stage of RL; ``before`` evaluations before it."""
         rollouts = -(-section.steps // section.grpo.mini_batches)
-        activities = [rollouts_of(section), self.evaluation(before + 1)]
+        activities = [rollouts_of(section), *lora_shown(section.lora, shape), self.evaluation(before + 1)]
         if probes := probes_of(section) if self.evaluated.probes else 0:
             activities.append(self.evaluation(probes, self.evaluated.probes))
         if shape is None:
             return StagePlan(activities=tuple(activities))
-        reference = section.grpo.beta > 0
-        one = checkpoint_bytes(shape.parameters, reference=shape.as_state if reference else 0)
         steps = rollouts * section.grpo.mini_batches
+        adapters, reference = adapters_of(section.lora, shape), _copies_reference(section, steps)
+        one = checkpoint_bytes(shape.parameters, reference=(adapters or shape.as_state) if reference else 0, adapters=adapters)
         disk = checkpoints_on_disk(one, steps=steps, every=section.checkpoint_every, keep=section.keep_checkpoints)
         return StagePlan(
             activities=tuple(activities),
             peak=self.rl_peak(section, shape, reference=reference, reward_models=reward_models),
             disk=disk + activities[0].sampled * BYTES_PER_TOKEN,
+            adapters=adapters,
         )
 
     def rl_peak(self, section: RlSection, shape: ModelShape, *, reference: bool, reward_models: int) -> Peak:
@@ -96,16 +109,20 @@ class Planner:
         longest = self.rows.longest_prompt + rollout.cap_at(section.steps)
         answers = rollout.prompts_per_rollout * rollout.group_size
         cache = max(self.cache(shape, rollout, answers, longest), self.evaluation_cache(shape, rollout))
+        half, adapters = compute.dtype == "bfloat16", adapters_of(section.lora, shape)
         training = training_peak(
             shape,
             tokens=max(longest, min(compute.tokens_per_micro_batch, answers // section.grpo.mini_batches * longest)),
             longest=longest,
-            half=compute.dtype == "bfloat16",
+            half=half,
             checkpointing=compute.gradient_checkpointing,
             reference=reference,
             cache=cache * rollout.processes,
             reward_models=reward_models,
+            adapters=adapters,
         )
+        if section.lora is not None:
+            return fuller(training, _merged(section.lora, shape, half=half, reference=reference, cache=cache, reward_models=reward_models))
         # Processes of their own have weights of their own.
         return training if rollout.processes == 1 else with_weights(training, rollout.processes)
 
@@ -129,24 +146,47 @@ class Planner:
         passes = several(settings.epochs, "epoch")
         says = f"SFT: {examples} examples x {passes}, batch {settings.batch_size}, at most {settings.max_length} tokens"
         tuned = Activity(says=says, trained=examples * settings.epochs * settings.max_length, updates=updates)
-        activities = (*others, tuned, self.evaluation())
+        activities = (*others, tuned, *lora_shown(settings.lora, shape), self.evaluation())
         if shape is None:
             return StagePlan(activities=activities)
-        one = checkpoint_bytes(shape.parameters)
+        adapters = adapters_of(settings.lora, shape)
+        one = checkpoint_bytes(shape.parameters, adapters=adapters)
         sampler = self.settings.zero.rollout
         cache = self.evaluation_cache(shape, sampler)
         half = settings.compute.dtype == "bfloat16"
-        measuring = sampling_peak(shape, half=half, cache=cache, processes=sampler.processes, moments=True)
+        processes = 1 if adapters else sampler.processes  # several sample whole models only
+        measuring = sampling_peak(shape, half=half, cache=cache, processes=processes, moments=True, adapters=adapters)
+        if settings.lora is not None:
+            measuring = fuller(measuring, _merged(settings.lora, shape, half=half, cache=cache))
         training = training_peak(
             shape,
             tokens=max(settings.max_length, settings.compute.tokens_per_micro_batch) if settings.packing else settings.max_length,
             longest=settings.max_length,
             half=half,
             checkpointing=settings.compute.gradient_checkpointing,
+            adapters=adapters,
         )
         disk = checkpoints_on_disk(one, steps=updates, every=settings.checkpoint_every, keep=settings.keep_checkpoints)
         text = sum(activity.sampled for activity in others) * BYTES_PER_TOKEN
-        return StagePlan(activities=activities, peak=fuller(training, measuring), disk=disk + text)
+        return StagePlan(activities=activities, peak=fuller(training, measuring), disk=disk + text, adapters=adapters)
+
+
+def _copies_reference(section: RlSection, steps: int) -> bool:
+    """Whether the reference is more than the policy itself: with adapters only once it was reset."""
+    reset = section.grpo.reference_reset_steps
+    return section.grpo.beta > 0 and (section.lora is None or (reset is not None and reset <= steps))
+
+
+def _merged(lora: LoraSettings, shape: ModelShape, *, half: bool, cache: int, reference: bool = False, reward_models: int = 0) -> Peak:
+    return merged_peak(
+        shape,
+        adapters=adapters_of(lora, shape),
+        adapted=shape.adapted(lora.targets),
+        half=half,
+        reference=reference,
+        cache=cache,
+        reward_models=reward_models,
+    )
 
 
 # The stages
@@ -180,8 +220,7 @@ def _cold_start(planner: Planner) -> StagePlan:
     plan = planner.sft(settings.sft, kept + settings.solved + asked, planner.shape, tuple(activities))
     if planner.shape is None or not sampled or plan.peak is None:
         return plan
-    peak = fuller(plan.peak, planner.sampling_peak(settings.sample, sampled, planner.shape))
-    return StagePlan(activities=plan.activities, peak=peak, disk=plan.disk)
+    return replace(plan, peak=fuller(plan.peak, planner.sampling_peak(settings.sample, sampled, planner.shape)))
 
 
 def _reasoning_rl(planner: Planner) -> StagePlan:
@@ -191,8 +230,7 @@ def _reasoning_rl(planner: Planner) -> StagePlan:
         return plan
     asked = at_most(min(section.problems, section.pass_rate.problems), planner.rows.problems)
     measured = SampleSettings(samples=section.pass_rate.samples, max_new_tokens=section.rollout.cap_at(0))
-    activities = (planner.drawn("pass rates", asked, measured), *plan.activities)
-    return StagePlan(activities=activities, peak=plan.peak, disk=plan.disk)
+    return replace(plan, activities=(planner.drawn("pass rates", asked, measured), *plan.activities))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -228,8 +266,7 @@ def _rejection_sft(planner: Planner) -> StagePlan:
     plan = planner.sft(settings.sft, kept_by_rejection(planner).examples, planner.shape, tuple(others))
     if planner.shape is None or plan.peak is None:
         return plan
-    peak = fuller(plan.peak, planner.sampling_peak(settings.sample, problems, planner.shape))
-    return StagePlan(activities=plan.activities, peak=peak, disk=plan.disk)
+    return replace(plan, peak=fuller(plan.peak, planner.sampling_peak(settings.sample, problems, planner.shape)))
 
 
 def _reward_models(planner: Planner) -> StagePlan:
@@ -277,7 +314,7 @@ def _all_scenarios(planner: Planner) -> StagePlan:
     plan = planner.rl(section, shape=planner.shape, reward_models=2)
     general = planner.general_evaluation(2, section.rollout.cap_at(section.steps))
     pool = Activity(says=f"general requests: at most {REQUESTS} of each set, from step {section.general.from_step} on")
-    return StagePlan(activities=(*plan.activities, pool, general), peak=plan.peak, disk=plan.disk)
+    return replace(plan, activities=(*plan.activities, pool, general))
 
 
 def _student_base(planner: Planner) -> StagePlan:

@@ -90,10 +90,10 @@ def load_settings(
     Raises:
         ConfigError: an unknown key, a value of the wrong type or out of range, a file that is not readable YAML.
     """
-    layers = [Layer(values=values, places=dict.fromkeys(_leaves(values), name)) for name, values in presets]
+    layers = [_named_layer(*preset) for preset in presets]
     layers += [read_yaml(path) for path in files]
     layers += [_environment(environ or {})]
-    layers += [Layer(values=values, places=dict.fromkeys(_leaves(values), name)) for name, values in bundles]
+    layers += [_named_layer(*bundle) for bundle in bundles]
     layers += [read_flags(flags)]
     merged: dict[str, Any] = {}
     sources: dict[Key, str] = {}
@@ -206,6 +206,10 @@ def _parse(text: str) -> Any:
         return yaml.load(text, Loader=_Loader)
     except yaml.YAMLError:
         return text
+
+
+def _named_layer(name: str, values: Mapping[str, Any]) -> Layer:
+    return Layer(values=values, places=dict.fromkeys(_leaves(values), name))
 
 
 def _leaves(values: Mapping[str, Any], prefix: Key = ()) -> Iterator[Key]:

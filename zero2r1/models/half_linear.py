@@ -1,8 +1,7 @@
 """Linear layers in bfloat16 on a CPU, everything between them in float32: the residual, norms, attention and what a layer hands on.
 
-Autocast would cast the weights again in every pass and run attention and activations in bfloat16 too, which is no faster on a CPU.
-Here weights are cast once while they stay as they are, and only matrix products are shorter. Results are those of bfloat16 products
-(8 bits of mantissa) with float32 sums.
+Autocast would run attention and activations in bfloat16 too, which is no faster on a CPU. Here only matrix products are shorter; weights
+are cast when the context opens. Results are those of bfloat16 products (8 bits of mantissa) with float32 sums.
 """
 
 from __future__ import annotations

@@ -70,7 +70,7 @@ def zero2r1(folder: Path, length: int) -> Callable[[], None]:
     grpo = GrpoSettings(beta=0.0, mini_batches=1, reference_reset_steps=None)
 
     def update() -> None:
-        packs = fix_logprobs(samples, policy, None, temperature=1.0, recompute_old=False, settings=compute)
+        packs = fix_logprobs(samples, policy, None, temperature=1.0, old="sampler", settings=compute)
         policy_update(policy, [optimizer], packs, temperature=1.0, max_grad_norm=1.0, grpo=grpo, compute=compute)
 
     return update

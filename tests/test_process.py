@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import platform
 import subprocess
 import sys
 
 import pytest
+
+from zero2r1.process import keep_freed_memory, write_whole
 
 FAULTS = """
 import ctypes, resource
@@ -33,7 +36,25 @@ def test_a_large_block_is_asked_of_the_kernel_once():
 
 
 def test_other_c_libraries_are_left_alone(monkeypatch):
-    from zero2r1.process import keep_freed_memory
-
     monkeypatch.setattr(platform, "libc_ver", lambda: ("", ""))
     assert keep_freed_memory() is False
+
+
+class Halting(io.RawIOBase):
+    """A raw file that takes at most three bytes at a time, as one does that a signal interrupts."""
+
+    def __init__(self) -> None:
+        self.taken = b""
+
+    def write(self, data: memoryview) -> int:
+        self.taken += bytes(data[:3])
+        return min(3, len(data))
+
+
+def test_all_is_written_to_a_file_that_stops_half_way():
+    """A base training that was suspended and continued under PYTHONUNBUFFERED waited for ever for the rest of a gradient."""
+    sink = Halting()
+    write_whole(sink, b"eleven byte")
+    assert sink.taken == b"eleven byte"
+    write_whole(sink, b"")
+    assert sink.taken == b"eleven byte"

@@ -1,10 +1,11 @@
-"""Settings of this process that make computing on a CPU faster. They concern the C libraries below torch, not what is computed."""
+"""Settings of this process that make computing on a CPU faster, and what it says to another process."""
 
 from __future__ import annotations
 
 import ctypes
 import os
 import platform
+from typing import IO
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 
@@ -28,3 +29,14 @@ def keep_freed_memory() -> bool:
         return False
     libc = ctypes.CDLL(None)
     return bool(libc.mallopt(M_MMAP_THRESHOLD, 2**30)) and bool(libc.mallopt(M_TRIM_THRESHOLD, -1))
+
+
+def write_whole(sink: IO[bytes], data: bytes) -> None:
+    """Write all of ``data`` and flush.
+
+    Under PYTHONUNBUFFERED standard output is a raw file, whose ``write`` may stop half way when the process is suspended and continued.
+    """
+    rest = memoryview(data)
+    while rest:
+        rest = rest[sink.write(rest) :]
+    sink.flush()

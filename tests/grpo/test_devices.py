@@ -25,7 +25,7 @@ def one_update(device: str, compute: ComputeSettings) -> tuple[float, float]:
     reference = CopiedReference(tiny_llama(seed=1).to(device))
     grpo = GrpoSettings(beta=0.1, clip_low=0.2, clip_high=0.2)
     optimizer = build_adamw(policy, learning_rate=1e-3, betas=(0.9, 0.95), weight_decay=0.0)
-    packs = fix_logprobs(SAMPLES, policy, reference, temperature=1.0, recompute_old=False, settings=compute)
+    packs = fix_logprobs(SAMPLES, policy, reference, temperature=1.0, old="sampler", settings=compute)
     stats = policy_update(policy, [optimizer], packs, temperature=1.0, max_grad_norm=1.0, grpo=grpo, compute=compute)
     return stats.loss, stats.grad_norm
 

@@ -45,7 +45,7 @@ def move(policy, seed):
 def scored(policy, reference):
     """Log-probabilities of the policy and of the reference for the same tokens."""
     settings = ComputeSettings(tokens_per_micro_batch=64)  # several packs: the reference comes and goes
-    packs = fix_logprobs(random_samples((4, 3, 5)), policy, reference, temperature=1.0, recompute_old=True, settings=settings)
+    packs = fix_logprobs(random_samples((4, 3, 5)), policy, reference, temperature=1.0, old="scored", settings=settings)
     assert len(packs) > 1
     return torch.cat([pack.old_logprobs for pack in packs]), torch.cat([pack.ref_logprobs for pack in packs])
 
@@ -173,5 +173,5 @@ def test_the_sampler_follows_every_update(tmp_path, monkeypatch, products):
     rows = curve(tmp_path)
     assert len(rows) == 4 and all(row["sampling/sampling_logp_difference/max"] <= 1e-5 for row in rows)
     compute = ComputeSettings()
-    (pack,) = fix_logprobs(random_samples((8,), vocab=16), policy, start, temperature=1.0, recompute_old=True, settings=compute)
+    (pack,) = fix_logprobs(random_samples((8,), vocab=16), policy, start, temperature=1.0, old="scored", settings=compute)
     assert (pack.old_logprobs - pack.ref_logprobs).abs().max() > 0.1

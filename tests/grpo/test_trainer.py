@@ -9,10 +9,12 @@ import pytest
 import torch
 
 from tests.toy_run import curve, grade_toy, negated, shuffled, toy_settings, toy_trainer
+from zero2r1.grpo import trainer as grpo_trainer
 from zero2r1.grpo.advantages import ADVANTAGES, SCALINGS
 from zero2r1.grpo.aggregation import AGGREGATIONS
 from zero2r1.grpo.config import ALGORITHMS, GrpoSettings
 from zero2r1.grpo.loss import CORRECTIONS, KL_ESTIMATORS, RATIOS, SURROGATES
+from zero2r1.grpo.update import fix_logprobs
 from zero2r1.training.loop import Hooks, Outcome, TrainingHalted
 from zero2r1.types import Reward
 
@@ -123,6 +125,16 @@ def test_old_logprobs_of_the_sampler_give_ratio_one_on_policy_and_move_afterward
     # N13: the same pass computed both log-probabilities, so the first ratio is exactly 1; afterwards the policy has moved.
     assert first["sampling/importance_sampling_ratio/mean"] == 1.0 and first["policy_kl"] == 0.0
     assert all(row["policy_kl"] > 0 for row in later)
+
+
+def test_only_updates_after_the_first_of_a_rollout_score_the_policy_again(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(grpo_trainer, "fix_logprobs", lambda *a, old, **k: asked.append(old) or fix_logprobs(*a, old=old, **k))
+    toy_trainer(tmp_path / "again", toy_settings(steps=8, mini_batches=4, old_logprobs="recompute"))[0].train()
+    assert asked == ["of_update", "scored", "scored", "scored"] * 2
+    asked.clear()
+    toy_trainer(tmp_path / "sampler", toy_settings(steps=4, mini_batches=4))[0].train()
+    assert asked == ["sampler"] * 4
 
 
 def test_the_reference_starts_as_the_policy_and_is_reset_to_it(tmp_path):

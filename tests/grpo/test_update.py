@@ -84,6 +84,24 @@ def test_gradient_checkpointing_computes_again_what_it_did_not_keep():
     torch.testing.assert_close(kept, plain, atol=1e-6, rtol=1e-5)
 
 
+def test_the_first_update_of_a_rollout_needs_no_pass_for_old_logprobs():
+    """The policy is still the one that sampled: its own pass says the same, in two packs, with a model that computes once per pack."""
+    compute, grpo = ComputeSettings(tokens_per_micro_batch=100), GrpoSettings(beta=0.0, reference_reset_steps=None)
+    norms, passes = {}, {}
+    for old in ("scored", "of_update"):
+        policy = tiny_llama()
+        calls: list[bool] = []
+        policy.model.register_forward_pre_hook(lambda *_, calls=calls: calls.append(torch.is_grad_enabled()))
+        packs = fix_logprobs(SAMPLES, policy, None, temperature=1.0, old=old, settings=compute)
+        assert len(packs) > 1
+        optimizer = torch.optim.SGD(policy.parameters(), lr=0.0)
+        stats = policy_update(policy, [optimizer], packs, temperature=1.0, max_grad_norm=1.0, grpo=grpo, compute=compute)
+        assert stats.figures["sampling/importance_sampling_ratio/mean"] == 1.0
+        norms[old], passes[old] = stats.grad_norm, (calls.count(False), calls.count(True))
+    assert norms["of_update"] == norms["scored"] > 0.01
+    assert passes == {"scored": (len(packs), len(packs)), "of_update": (0, len(packs))}
+
+
 def test_checkpointed_layers_run_on_the_operators_they_are_computed_again_with(monkeypatch):
     """oneDNN layers in the forward pass and torch's in the second: torch refuses, because the two keep different tensors."""
     monkeypatch.setattr("zero2r1.models.packed_linear.WORTHWHILE_BYTES", 0)
@@ -91,7 +109,7 @@ def test_checkpointed_layers_run_on_the_operators_they_are_computed_again_with(m
     checkpoint_activations(policy)
     policy.train()
     compute = ComputeSettings(gradient_checkpointing=True, onednn="all")
-    packs = fix_logprobs(SAMPLES, policy, None, temperature=1.0, recompute_old=True, settings=compute)
+    packs = fix_logprobs(SAMPLES, policy, None, temperature=1.0, old="scored", settings=compute)
     settings = GrpoSettings(beta=0.0, reference_reset_steps=None)
     optimizer = torch.optim.SGD(policy.parameters(), lr=0.1)
     assert policy_update(policy, [optimizer], packs, temperature=1.0, max_grad_norm=1.0, grpo=settings, compute=compute).applied
@@ -101,7 +119,7 @@ def moved(dtype: str, weights: torch.dtype = torch.float32, updates: int = 200) 
     """How far 200 AdamW updates at learning rate 1e-6 move the weights."""
     policy = tiny_llama().to(weights)
     compute = ComputeSettings(dtype=dtype)
-    packs = fix_logprobs(SAMPLES, policy, None, temperature=1.0, recompute_old=True, settings=compute)
+    packs = fix_logprobs(SAMPLES, policy, None, temperature=1.0, old="scored", settings=compute)
     before = torch.cat([p.detach().flatten() for p in policy.parameters()]).double()
     optimizer = torch.optim.AdamW(policy.parameters(), lr=1e-6, betas=(0.9, 0.95), weight_decay=0.0)
     settings = GrpoSettings(beta=0.0, reference_reset_steps=None)

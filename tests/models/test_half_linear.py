@@ -82,6 +82,20 @@ def test_packed_for_sampling_they_give_what_they_give_in_training(build):
 
 
 @pytest.mark.skipif(not available(), reason="no oneDNN")
+def test_the_head_multiplies_in_bfloat16_only_if_asked():
+    model, x = tiny_llama(), torch.randn(5, 32, generator=torch.Generator().manual_seed(0))
+    rounded = x.bfloat16().float() @ model.lm_head.weight.detach().bfloat16().float().T  # products of short numbers, a long sum
+    with torch.no_grad():
+        exact = model.lm_head(x)
+        with packed_linears(model, half=True):
+            assert torch.equal(model.lm_head(x), exact)
+        with packed_linears(model, half=True, half_head=True):
+            torch.testing.assert_close(model.lm_head(x), rounded, rtol=2**-8, atol=1e-6)
+            assert not torch.equal(model.lm_head(x), exact)
+        assert torch.equal(model.lm_head(x), exact)
+
+
+@pytest.mark.skipif(not available(), reason="no oneDNN")
 def test_an_engine_in_bfloat16_follows_the_weights_and_stays_close_to_float32():
     model = tiny_llama()
     params = SamplingParams(max_new_tokens=12, stop_token_ids=(63,))

@@ -64,12 +64,13 @@ def test_fine_tuning_is_counted_from_its_metrics_and_the_weights_it_began_with(r
     [
         ({"beta": 0.0}, 25, 0),
         ({"beta": 0.001}, 40, 1),
-        ({"beta": 0.0, "old_logprobs": "recompute"}, 25, 1),
-        ({"beta": 0.001, "old_logprobs": "recompute"}, 40, 2),
+        ({"beta": 0.0, "old_logprobs": "recompute"}, 25, 0),  # the only update of a rollout knows them from its own pass
+        ({"beta": 0.001, "old_logprobs": "recompute"}, 40, 1),
+        ({"beta": 0.001, "old_logprobs": "recompute", "mini_batches": 2}, 40, 1.5),
     ],
 )
 def test_rl_samples_trains_and_reads_as_its_settings_say(
-    run: RunDir, model: Path, weights: int, grpo: dict[str, Any], trained: int, readers: int
+    run: RunDir, model: Path, weights: int, grpo: dict[str, Any], trained: int, readers: float
 ) -> None:
     settings = small(grpo={"mini_batches": 1, **grpo})
     stage = Stage(model, laptop_world(seed=0, train=1, held_out=1), evaluation=settings.evaluation, cap=12)

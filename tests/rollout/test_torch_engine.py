@@ -68,7 +68,7 @@ def test_sampler_and_trainer_agree_on_every_token_eos_included(build, temperatur
 def largest_gap(model, samples, temperature=1.0):
     """(tokens, largest difference of sampler and trainer log-probabilities)."""
     compute = ComputeSettings(tokens_per_micro_batch=4096)
-    packs = fix_logprobs(samples, model, None, temperature=temperature, recompute_old=True, settings=compute)
+    packs = fix_logprobs(samples, model, None, temperature=temperature, old="scored", settings=compute)
     gaps = torch.cat([(fixed.old_logprobs - fixed.batch.sampler_logprobs).abs() for fixed in packs])
     return len(gaps), gaps.max().item()
 

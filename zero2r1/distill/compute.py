@@ -76,12 +76,12 @@ def sft_compute(rows: Sequence[Row], *, parameters: int) -> Compute:
     )
 
 
-def rl_compute(rows: Sequence[Row], *, parameters: int, scoring_passes: int = 0, skips_groups_without_signal: bool = False) -> Compute:
+def rl_compute(rows: Sequence[Row], *, parameters: int, scoring_passes: float = 0, skips_groups_without_signal: bool = False) -> Compute:
     """GRPO: everything is sampled, and trained on as often as it is sampled.
 
     Args:
         scoring_passes: further passes over all samples that only read: one for a reference (beta > 0), one for old log-probabilities
-            where they are computed again.
+            where they are computed again, less the share of each rollout's first update, whose own pass computes them.
         skips_groups_without_signal: whether groups of equal rewards are left out of training (``compute.skip_groups_without_signal``
             while beta is 0); the rows say how many of the groups these were, not how long, so they count as being as long as the others.
     """
@@ -90,7 +90,7 @@ def rl_compute(rows: Sequence[Row], *, parameters: int, scoring_passes: int = 0,
     return Compute(
         method="rl",
         parameters=parameters,
-        reader_parameters=scoring_passes * parameters,
+        reader_parameters=round(scoring_passes * parameters),
         steps=len(rows),
         sampled_tokens=sampled,
         trained_tokens=round(trained),

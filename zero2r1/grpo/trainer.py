@@ -21,7 +21,7 @@ from zero2r1.grpo.config import TrainSettings
 from zero2r1.grpo.metrics import Description, rollout_metrics, rollout_rows
 from zero2r1.grpo.reference import reference_of
 from zero2r1.grpo.sampling import EncodePrompt, questions_of_rollout, sample_groups
-from zero2r1.grpo.update import FixedPack, UpdateStats, fix_logprobs, policy_update
+from zero2r1.grpo.update import FixedPack, OldLogprobs, UpdateStats, fix_logprobs, policy_update
 from zero2r1.grpo.watch import Watch
 from zero2r1.rollout.engine import Engine, SamplingParams
 from zero2r1.seeds import derive_seed
@@ -132,7 +132,8 @@ class GrpoTrainer:
         generating = time.monotonic() - began - grading
         scored = scale_rollout(groups, settings.grpo)
         parts = cut_by_question(scored, settings.grpo.mini_batches, seed=derive_seed(settings.seed, "cut", number))
-        fixed = [self._fix(part, cap) for part in parts]
+        # Until the first update the policy is the one that sampled, so that update's own pass can say what pi_old was.
+        fixed = [self._fix(part, cap, "scored" if index else "of_update") for index, part in enumerate(parts)]
         timings = {"generate": generating, "reward": grading, "score": time.monotonic() - began - generating - grading}
         for part, packs in zip(parts, fixed, strict=True):
             self._one_update(part, packs, {name: seconds / len(parts) for name, seconds in timings.items()}, drawn)
@@ -170,7 +171,7 @@ class GrpoTrainer:
         seed = derive_seed(self._settings.seed, "draw", draw) if draw else self._settings.seed
         return questions_of_rollout(self._environment.problems, number, self._settings.rollout.prompts_per_rollout, seed=seed)
 
-    def _fix(self, groups: Sequence[ScoredGroup], cap: int) -> list[FixedPack]:
+    def _fix(self, groups: Sequence[ScoredGroup], cap: int, recomputed: OldLogprobs) -> list[FixedPack]:
         settings = self._settings
         skip = settings.compute.skip_groups_without_signal
         return fix_logprobs(
@@ -178,7 +179,7 @@ class GrpoTrainer:
             self._policy,
             self._reference,
             temperature=settings.rollout.temperature,
-            recompute_old=self._recompute_old,
+            old=recomputed if self._recompute_old else "sampler",
             settings=settings.compute,
         )
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
@@ -25,12 +25,17 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
+OldLogprobs = Literal["sampler", "scored", "of_update"]
+"""Where pi_old comes from: what the sampler said; a pass over the tokens; or the update's own pass, while the policy is still the one
+that sampled: its first update after a rollout, which then costs no pass of its own."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FixedPack:
     """A pack with the log-probabilities that stay fixed while the policy moves."""
 
     batch: PackedBatch
-    old_logprobs: Tensor  # [T]
+    old_logprobs: Tensor | None  # [T]; None: those of the update's own pass
     ref_logprobs: Tensor | None  # [T]
 
 
@@ -40,7 +45,7 @@ def fix_logprobs(
     reference: Reference | None,
     *,
     temperature: float,
-    recompute_old: bool,
+    old: OldLogprobs,
     settings: ComputeSettings,
 ) -> list[FixedPack]:
     """Pack a mini-batch and compute pi_old and pi_ref of its tokens, before any update of this rollout."""
@@ -53,11 +58,12 @@ def fix_logprobs(
             with torch.no_grad(), training_context(model, settings, device):
                 return completion_logprobs(model, batch, temperature=temperature, **head_options(settings))[0]
 
-        old, ref = score(policy) if recompute_old else batch.sampler_logprobs, None
+        old_logprobs = score(policy) if old == "scored" else batch.sampler_logprobs if old == "sampler" else None
+        ref = None
         if reference is not None:
             with reference.scoring() as model:
                 ref = score(model)
-        packs.append(FixedPack(batch=batch, old_logprobs=old, ref_logprobs=ref))
+        packs.append(FixedPack(batch=batch, old_logprobs=old_logprobs, ref_logprobs=ref))
     return packs
 
 
@@ -94,7 +100,7 @@ def policy_update(
             logprobs, entropy = completion_logprobs(policy, batch, temperature=temperature, with_entropy=True, **head_options(compute))
         result = grpo_loss(
             logprobs,
-            fixed.old_logprobs,
+            logprobs.detach() if fixed.old_logprobs is None else fixed.old_logprobs,
             batch.advantages,
             batch.weights,
             batch.segment_ids,

@@ -132,7 +132,7 @@ class _Joined:
 
 
 @contextmanager
-def packed_linears(model: nn.Module, *, enabled: bool = True, half: bool = False) -> Iterator[None]:
+def packed_linears(model: nn.Module, *, enabled: bool = True, half: bool = False, half_head: bool = False) -> Iterator[None]:
     """While the context is open, the model's linear layers use packed copies of their weights. Its weights must not change meanwhile.
 
     A layer with an adapter is one product with the sum of both, packed or not. Costs a copy of these weights in memory, which ends with the
@@ -140,9 +140,10 @@ def packed_linears(model: nn.Module, *, enabled: bool = True, half: bool = False
 
     Args:
         half: multiply in bfloat16, all layers but the head; what goes in and out stays as it is.
+        half_head: with ``half``, the head too.
     """
     packs = half or _worthwhile([layer.weight for layer in _whole_layers(model)])
-    products = _packed_products(model, half) if packs else _merged_products(model)
+    products = _packed_products(model, half, half_head) if packs else _merged_products(model)
     with replaced_forwards(products if enabled else iter(())):
         yield
 
@@ -160,7 +161,7 @@ def _merged_products(model: nn.Module) -> Iterator[tuple[nn.Module, Product]]:
         yield layer, lambda x, weight=weight, bias=layer.bias: F.linear(x, weight, bias)
 
 
-def _packed_products(model: nn.Module, half: bool) -> Iterator[tuple[nn.Module, Product]]:
+def _packed_products(model: nn.Module, half: bool, half_head: bool) -> Iterator[tuple[nn.Module, Product]]:
     head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
     whole = set(_whole_layers(model))
     joined: set[nn.Module] = set()
@@ -174,7 +175,7 @@ def _packed_products(model: nn.Module, half: bool) -> Iterator[tuple[nn.Module, 
                     joined.update(layers)
             if module in whole and module not in joined:
                 weight = effective_weight(module)
-                if module is not head:
+                if module is not head or half_head:
                     yield module, _packed(weight, module.bias, half=half)
                 elif not half or _worthwhile([weight]):
                     yield module, _in_chains(weight, _packed)

@@ -86,8 +86,7 @@ def _follower(source: IO[bytes], sink: IO[bytes]) -> Exchange:
 
 
 def _send(sink: IO[bytes], vector: Tensor) -> None:
-    sink.write(vector.numpy().tobytes())
-    sink.flush()
+    process.write_whole(sink, vector.numpy().tobytes())
 
 
 def _receive(source: IO[bytes], like: Tensor) -> Tensor:

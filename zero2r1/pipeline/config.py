@@ -83,7 +83,7 @@ class EvaluationSettings(Settings):
 class BaseSettings(Settings):
     """The laptop world's base model: trained from nothing, then kept by digest."""
 
-    steps: int = Field(1000, ge=1)
+    steps: int = Field(800, ge=1)
     rows: int = Field(16, ge=2, multiple_of=2)  # a half for each of two processes
     row_length: int = Field(256, ge=8)
     size: str = "teacher"

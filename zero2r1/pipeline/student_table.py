@@ -19,7 +19,8 @@ def write_sft_compute(run: RunDir) -> Compute:
 def write_rl_compute(run: RunDir, stage: Stage, settings: ZeroSettings) -> Compute:
     """Count what RL on the stage's policy computed, from the metrics of its finished run, and keep it in the run's folder.
 
-    A pass that only reads is made by a reference (beta above 0), and by old log-probabilities where the sampler's are not used.
+    A pass that only reads is made by a reference (beta above 0), and by old log-probabilities where the
+    sampler's are not used, of all updates of a rollout but the first.
     """
     grpo, compute = settings.grpo, settings.compute
     inexact = not stage.engine.exact or compute.dtype != "float32"
@@ -27,7 +28,7 @@ def write_rl_compute(run: RunDir, stage: Stage, settings: ZeroSettings) -> Compu
     found = rl_compute(
         run.metrics(),
         parameters=multiplied_parameters(stage.policy),
-        scoring_passes=int(grpo.beta > 0) + int(recomputed),
+        scoring_passes=int(grpo.beta > 0) + recomputed * (1 - 1 / grpo.mini_batches),
         skips_groups_without_signal=grpo.filter_zero_variance or (compute.skip_groups_without_signal and grpo.beta == 0),
     )
     return _kept(run, found)

@@ -109,8 +109,7 @@ def _listen(source: IO[bytes]) -> SimpleQueue[Any]:
 
 
 def _say(sink: IO[bytes], value: Any) -> None:
-    sink.write(json.dumps(value, separators=(",", ":")).encode() + b"\n")
-    sink.flush()
+    process.write_whole(sink, json.dumps(value, separators=(",", ":")).encode() + b"\n")
 
 
 def _engine(told: Mapping[str, Any]) -> tuple[TorchEngine, SharedWeights]:
@@ -120,7 +119,7 @@ def _engine(told: Mapping[str, Any]) -> tuple[TorchEngine, SharedWeights]:
     with (folder / "weights").open("r+b") as block:
         weights = SharedWeights(policy, block.fileno())
     autocast = getattr(torch, told["autocast"]) if told["autocast"] else None
-    limits = {name: told[name] for name in ("token_budget", "max_rows", "onednn")}
+    limits = {name: told[name] for name in ("token_budget", "max_rows", "onednn", "half_head")}
     return TorchEngine(policy, lambda ids: "", autocast=autocast, **limits), weights  # who asked makes the text
 
 

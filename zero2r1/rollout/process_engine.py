@@ -99,7 +99,7 @@ class ProcessEngine:
         processes: this one and ``processes - 1`` children.
         save: writes the model as a folder that :func:`~zero2r1.models.loading.load_policy` loads, for children to build it from.
         token_budget, max_rows: of each process.
-        autocast, onednn: as for :class:`TorchEngine`.
+        autocast, onednn, half_head: as for :class:`TorchEngine`.
 
     Raises:
         ValueError: the model is not in float32 on a CPU, or there is one process only.
@@ -116,6 +116,7 @@ class ProcessEngine:
         max_rows: int = 256,
         autocast: torch.dtype | None = None,
         onednn: bool = True,
+        half_head: bool = False,
     ) -> None:
         kinds = {(parameter.device.type, parameter.dtype) for parameter in model.parameters()}
         if kinds != {("cpu", torch.float32)}:
@@ -123,7 +124,8 @@ class ProcessEngine:
         if processes < 2:
             raise ValueError(f"processes must be at least 2, got {processes}: one process samples with a TorchEngine")
         self._model, self._decode, self._processes, self._save = model, decode, processes, save
-        self._limits: dict[str, Any] = {"token_budget": token_budget, "max_rows": max_rows, "autocast": autocast, "onednn": onednn}
+        self._limits: dict[str, Any] = {"token_budget": token_budget, "max_rows": max_rows}
+        self._limits |= {"autocast": autocast, "onednn": onednn, "half_head": half_head}
         self._own = TorchEngine(model, decode, **self._limits)
         self._version = 0
         self._queue: dict[int, Request] = {}

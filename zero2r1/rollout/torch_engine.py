@@ -51,6 +51,7 @@ class TorchEngine:
         autocast: e.g. ``torch.bfloat16`` to compute in; weights, cache and logits keep their own type.
         onednn: decode from weights packed for oneDNN where that is faster; see :mod:`zero2r1.models.packed_linear`. With bfloat16 on a
             CPU only products are in bfloat16 then, and the rest in float32.
+        half_head: where bfloat16 is for products alone, multiply with the head in it too.
     """
 
     def __init__(
@@ -62,12 +63,14 @@ class TorchEngine:
         max_rows: int = 256,
         autocast: torch.dtype | None = None,
         onednn: bool = True,
+        half_head: bool = False,
     ) -> None:
         self._model, self._decode = model, decode
         self._token_budget, self._max_rows, self._autocast = token_budget, max_rows, autocast
         self._device = next(model.parameters()).device
         self._version = 0
         self._half = onednn and autocast is torch.bfloat16 and self._device.type == "cpu" and available()
+        self._half_head = half_head
         self._onednn = self._half or (onednn and autocast is None)
         self._waiting: deque[Request] = deque()
         self._prefilled: deque[_Prefilled] = deque()
@@ -128,7 +131,7 @@ class TorchEngine:
     def stream(self) -> Iterator[Finished]:
         """Yield completions as they finish until nothing is queued."""
         # Weights cannot change while completions are under way (see load_weights), so packed copies stay true.
-        with packed_linears(self._model, enabled=self._onednn, half=self._half):
+        with packed_linears(self._model, enabled=self._onednn, half=self._half, half_head=self._half_head):
             while self._waiting or self._prefilled or (self._rows is not None and self._rows.active):
                 yield from self._advance()
 

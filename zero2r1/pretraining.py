@@ -108,4 +108,4 @@ def _share(model: PreTrainedModel, loss: Tensor, exchange: Exchange) -> Tensor:
     mean = exchange(torch.cat([*(gradient.flatten() for gradient in gradients), loss.detach().reshape(1)]))
     for gradient, piece in zip(gradients, mean[:-1].split([g.numel() for g in gradients]), strict=True):
         gradient.copy_(piece.view_as(gradient))
-    return mean[-1]
+    return mean[-1].clone()  # a view would keep the whole vector alive for as long as the loss is

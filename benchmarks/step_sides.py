@@ -77,17 +77,17 @@ def _zero2r1_step(case: Case, batch: Batch, clock: Clock, side: Mapping[str, Any
 
 def _force_lengths(lengths: np.ndarray) -> None:
     """Make every row stop after ``lengths[request, sample]`` tokens and nowhere else."""
-    from zero2r1.rollout.torch_engine import _Rows
+    from zero2r1.rollout.rows import Rows
 
-    original = getattr(_Rows.start, "original", _Rows.start)
+    original = getattr(Rows.start, "original", Rows.start)
 
     def start(self: Any, request: Any, index: int, keys: Any, values: Any) -> None:
         original(self, request, index, keys, values)
-        self._limits[self.active - 1] = int(lengths[request.id, index])
-        self._stops[self.active - 1] = -1
+        self.limits[self.active - 1] = int(lengths[request.id, index])
+        self.stops[self.active - 1] = -1
 
     start.original = original  # type: ignore[attr-defined]
-    _Rows.start = start  # type: ignore[method-assign]
+    Rows.start = start  # type: ignore[method-assign]
 
 
 def _check_lengths(found: Sequence[int], batch: Batch) -> None:

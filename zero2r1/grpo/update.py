@@ -47,7 +47,7 @@ def fix_logprobs(
     device = next(policy.parameters()).device
     packs: list[FixedPack] = []
     for part in split_into_packs(samples, settings.tokens_per_micro_batch):
-        batch = pack(part, device=device)
+        batch = pack(part, device=device, half=settings.half)
 
         def score(model: PreTrainedModel, batch: PackedBatch = batch) -> Tensor:
             with torch.no_grad(), training_context(model, settings, device):

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from zero2r1.models.attention import PackedAttention
+from zero2r1.models.varlen_attention import pack_layout
 
 
 class KVCache:
@@ -106,16 +106,17 @@ class BucketAttention:
 class PrefillAttention:
     """Attention over packed prompts that keeps their keys and values. An ``AttentionLayout``."""
 
-    def __init__(self, prompt_lengths: Sequence[int], device: torch.device) -> None:
-        self._lengths = list(prompt_lengths)
-        self._packed = PackedAttention(prompt_lengths, (), (), device=device)
+    def __init__(self, prompt_lengths: Sequence[int], device: torch.device, dtype: torch.dtype | None = None) -> None:
+        """``dtype``: of what is kept; as it comes if left out."""
+        self._lengths, self._dtype = list(prompt_lengths), dtype
+        self._packed = pack_layout(prompt_lengths, (), (), device=device, half=dtype is torch.bfloat16)
         self._keys: list[Tensor] = []
         self._values: list[Tensor] = []
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
         """query [T, H, D], key and value [T, H_kv, D] -> [T, H, D]."""
-        self._keys.append(key)
-        self._values.append(value)
+        self._keys.append(key.to(self._dtype or key.dtype))
+        self._values.append(value.to(self._dtype or value.dtype))
         return self._packed.attend(layer, query, key, value, scale)
 
     def per_prompt(self) -> list[tuple[Tensor, Tensor]]:

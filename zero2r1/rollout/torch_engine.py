@@ -223,7 +223,7 @@ class TorchEngine:
             return
         prompts = [request.prompt_ids + request.forced_ids for request in batch]
         lengths = [len(prompt) for prompt in prompts]
-        layout = PrefillAttention(lengths, self._device)
+        layout = PrefillAttention(lengths, self._device, self._sampled.cache_dtype)
         ids = torch.tensor([token for prompt in prompts for token in prompt], device=self._device)
         positions = torch.cat([torch.arange(n, device=self._device) for n in lengths])
         ends = torch.tensor(lengths, device=self._device).cumsum(0) - 1

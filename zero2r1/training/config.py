@@ -43,6 +43,11 @@ class ComputeSettings(Settings):
     onednn: Literal["off", "sampler", "all"] = "sampler"
     skip_groups_without_signal: bool = True  # GRPO, only where their gradient is exactly zero: equal rewards and beta 0
 
+    @property
+    def half(self) -> bool:
+        """Whether a pass is computed in bfloat16."""
+        return self.dtype == "bfloat16"
+
 
 class SamplerSettings(Settings):
     """How much the embedded engine decodes at a time. Changes time and memory, not what is sampled, beyond rounding."""

@@ -45,20 +45,19 @@ def fix_logprobs(
 ) -> list[FixedPack]:
     """Pack a mini-batch and compute pi_old and pi_ref of its tokens, before any update of this rollout."""
     device = next(policy.parameters()).device
-    packs: list[FixedPack] = []
-    for part in split_into_packs(samples, settings.tokens_per_micro_batch):
-        batch = pack(part, device=device, half=settings.half)
+    parts = split_into_packs(samples, settings.tokens_per_micro_batch)
+    batches = [pack(part, device=device, half=settings.half) for part in parts]
 
-        def score(model: PreTrainedModel, batch: PackedBatch = batch) -> Tensor:
-            with torch.no_grad(), training_context(model, settings, device):
-                return completion_logprobs(model, batch, temperature=temperature, **head_options(settings))[0]
+    def score(model: PreTrainedModel, batch: PackedBatch) -> Tensor:
+        with torch.no_grad(), training_context(model, settings, device):
+            return completion_logprobs(model, batch, temperature=temperature, **head_options(settings))[0]
 
-        old, ref = score(policy) if recompute_old else batch.sampler_logprobs, None
-        if reference is not None:
-            with reference.scoring() as model:
-                ref = score(model)
-        packs.append(FixedPack(batch=batch, old_logprobs=old, ref_logprobs=ref))
-    return packs
+    old = [score(policy, batch) if recompute_old else batch.sampler_logprobs for batch in batches]
+    if reference is None or not batches:
+        return [FixedPack(batch=batch, old_logprobs=its, ref_logprobs=None) for batch, its in zip(batches, old, strict=True)]
+    with reference.scoring() as model:  # once for all of them: it may have to be fetched
+        ref = [score(model, batch) for batch in batches]
+    return [FixedPack(batch=batch, old_logprobs=a, ref_logprobs=b) for batch, a, b in zip(batches, old, ref, strict=True)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

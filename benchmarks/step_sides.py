@@ -26,7 +26,7 @@ def run_zero2r1(case: Case, folder: Path, batches: Sequence[Batch], dtype: str) 
 
     keep_freed_memory()  # as the command does
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
-    policy = AutoModelForCausalLM.from_pretrained(folder, dtype="float32").eval()
+    policy = AutoModelForCausalLM.from_pretrained(folder, dtype="float32").eval().to("cuda" if torch.cuda.is_available() else "cpu")
     use_packed_attention(policy)
     reference = CopiedReference(policy)
     engine = TorchEngine(policy, tokenizer.decode, autocast=torch.bfloat16 if dtype == "bfloat16" else None)
@@ -97,6 +97,7 @@ def _check_lengths(found: Sequence[int], batch: Batch) -> None:
 
 def run_trl(case: Case, folder: Path, batches: Sequence[Batch], dtype: str) -> Clock:
     """All steps with TRL's GRPOTrainer, as it is but for forced lengths and clocks around its methods."""
+    import torch
     from datasets import Dataset
     from transformers import PreTrainedTokenizerFast
     from trl import GRPOConfig, GRPOTrainer
@@ -109,8 +110,9 @@ def run_trl(case: Case, folder: Path, batches: Sequence[Batch], dtype: str) -> C
     }  # fmt: skip
     quiet = {"report_to": "none", "save_strategy": "no", "disable_tqdm": True, "logging_steps": 1, "output_dir": str(folder / "trl")}
     config = GRPOConfig(
-        **batching, **quiet, use_cpu=True, bf16=dtype == "bfloat16", gradient_checkpointing=False, model_init_kwargs={"dtype": "float32"},
-        beta=BETA, temperature=1.0, loss_type="grpo", learning_rate=LEARNING_RATE, lr_scheduler_type="constant", max_grad_norm=1.0,
+        **batching, **quiet, use_cpu=not torch.cuda.is_available(), bf16=dtype == "bfloat16", gradient_checkpointing=False,
+        model_init_kwargs={"dtype": "float32"}, beta=BETA, temperature=1.0, loss_type="grpo",
+        learning_rate=LEARNING_RATE, lr_scheduler_type="constant", max_grad_norm=1.0,
     )  # fmt: skip
     done = iter(batches)
 
@@ -196,7 +198,7 @@ class ForcedLengths:
 
     def __call__(self, input_ids: Any, scores: Any) -> Any:
         scores[:, EOS] = -math.inf
-        ends = self._lengths <= input_ids.shape[1] - self._prompt + 1
+        ends = self._lengths.to(scores.device) <= input_ids.shape[1] - self._prompt + 1
         scores[ends] = -math.inf
         scores[ends, EOS] = 0.0
         return scores

@@ -26,12 +26,14 @@ def run_zero2r1(case: Case, folder: Path, batches: Sequence[Batch], dtype: str) 
 
     keep_freed_memory()  # as the command does
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
-    policy = AutoModelForCausalLM.from_pretrained(folder, dtype="float32").eval()
+    policy = AutoModelForCausalLM.from_pretrained(folder, dtype="float32").eval().to("cuda" if torch.cuda.is_available() else "cpu")
     use_packed_attention(policy)
     reference = CopiedReference(policy)
-    engine = TorchEngine(policy, tokenizer.decode, autocast=torch.bfloat16 if dtype == "bfloat16" else None)
+    half = dtype == "bfloat16"  # the head too, as under TRL's autocast
+    engine = TorchEngine(policy, tokenizer.decode, autocast=torch.bfloat16 if half else None, half_head=half)
+    compute = ComputeSettings(dtype=dtype, float32_logits=not half)
     optimizer = build_adamw(policy, learning_rate=LEARNING_RATE, betas=(0.9, 0.95), weight_decay=0.0)
-    side = {"policy": policy, "reference": reference, "engine": engine, "optimizer": optimizer, "compute": ComputeSettings(dtype=dtype)}
+    side = {"policy": policy, "reference": reference, "engine": engine, "optimizer": optimizer, "compute": compute}
     clock = Clock()
     for number, batch in enumerate(batches):
         clock.next_step()
@@ -78,17 +80,17 @@ def _zero2r1_step(case: Case, batch: Batch, clock: Clock, side: Mapping[str, Any
 
 def _force_lengths(lengths: np.ndarray) -> None:
     """Make every row stop after ``lengths[request, sample]`` tokens and nowhere else."""
-    from zero2r1.rollout.torch_engine import _Rows
+    from zero2r1.rollout.rows import Rows
 
-    original = getattr(_Rows.start, "original", _Rows.start)
+    original = getattr(Rows.start, "original", Rows.start)
 
     def start(self: Any, request: Any, index: int, keys: Any, values: Any) -> None:
         original(self, request, index, keys, values)
-        self._limits[self.active - 1] = int(lengths[request.id, index])
-        self._stops[self.active - 1] = -1
+        self.limits[self.active - 1] = int(lengths[request.id, index])
+        self.stops[self.active - 1] = -1
 
     start.original = original  # type: ignore[attr-defined]
-    _Rows.start = start  # type: ignore[method-assign]
+    Rows.start = start  # type: ignore[method-assign]
 
 
 def _check_lengths(found: Sequence[int], batch: Batch) -> None:
@@ -98,6 +100,7 @@ def _check_lengths(found: Sequence[int], batch: Batch) -> None:
 
 def run_trl(case: Case, folder: Path, batches: Sequence[Batch], dtype: str) -> Clock:
     """All steps with TRL's GRPOTrainer, as it is but for forced lengths and clocks around its methods."""
+    import torch
     from datasets import Dataset
     from transformers import PreTrainedTokenizerFast
     from trl import GRPOConfig, GRPOTrainer
@@ -110,8 +113,9 @@ def run_trl(case: Case, folder: Path, batches: Sequence[Batch], dtype: str) -> C
     }  # fmt: skip
     quiet = {"report_to": "none", "save_strategy": "no", "disable_tqdm": True, "logging_steps": 1, "output_dir": str(folder / "trl")}
     config = GRPOConfig(
-        **batching, **quiet, use_cpu=True, bf16=dtype == "bfloat16", gradient_checkpointing=False, model_init_kwargs={"dtype": "float32"},
-        beta=BETA, temperature=1.0, loss_type="grpo", learning_rate=LEARNING_RATE, lr_scheduler_type="constant", max_grad_norm=1.0,
+        **batching, **quiet, use_cpu=not torch.cuda.is_available(), bf16=dtype == "bfloat16", gradient_checkpointing=False,
+        model_init_kwargs={"dtype": "float32"}, beta=BETA, temperature=1.0, loss_type="grpo",
+        learning_rate=LEARNING_RATE, lr_scheduler_type="constant", max_grad_norm=1.0,
     )  # fmt: skip
     done = iter(batches)
 
@@ -197,7 +201,7 @@ class ForcedLengths:
 
     def __call__(self, input_ids: Any, scores: Any) -> Any:
         scores[:, EOS] = -math.inf
-        ends = self._lengths <= input_ids.shape[1] - self._prompt + 1
+        ends = self._lengths.to(scores.device) <= input_ids.shape[1] - self._prompt + 1
         scores[ends] = -math.inf
         scores[ends, EOS] = 0.0
         return scores

@@ -15,7 +15,8 @@ from zero2r1.rollout.torch_engine import TorchEngine
 from zero2r1.training.config import ComputeSettings
 from zero2r1.training.optimizer import build_adamw
 
-GPU = pytest.param("cuda", marks=[pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")])
+ON_GPU = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")]
+GPU = pytest.param("cuda", marks=ON_GPU)
 SAMPLES = random_samples([4, 4, 4], longest=40)
 
 

@@ -24,7 +24,7 @@ Json = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
 EXIT_CONFIG, EXIT_GUARD = 2, 5
 MAY_CHANGE = (
     "steps", "evaluate_every", "checkpoint_every", "keep_checkpoints", "threads", "track", "rollout.token_budget", "rollout.max_rows",
-    "compute.tokens_per_micro_batch", "compute.gradient_checkpointing", "compute.onednn",
+    "compute.tokens_per_micro_batch", "compute.gradient_checkpointing", "compute.onednn", "compute.offload",
 )  # fmt: skip
 """What a resumed run may set anew: nothing that changes what is learnt or how it is measured."""
 

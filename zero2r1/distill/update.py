@@ -102,7 +102,7 @@ def student_update(
     optimizer.zero_grad(set_to_none=True)
     total = 0.0
     for part in split_into_packs(samples, compute.tokens_per_micro_batch):
-        batch = pack(part, device=device)
+        batch = pack(part, device=device, half=compute.half)
         divergence = completion_divergence(student, teacher, batch, temperature=temperature, compute=compute)
         loss = (batch.weights * divergence).sum()
         torch.autograd.backward(loss)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 from torch import Tensor
 
 from zero2r1.models.adapters import adapter_parameters, adapters_off, has_adapters
+from zero2r1.training.offload import keep_on_host, on_device
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -35,22 +36,39 @@ class Reference(Protocol):
         ...
 
 
-def reference_of(policy: PreTrainedModel) -> Reference:
-    """The policy of this moment. Of a policy with adapters nothing is copied but adapters, and these from the first reset on."""
-    return AdapterReference(policy) if has_adapters(policy) else CopiedReference(policy)
+def reference_of(policy: PreTrainedModel, *, offload: bool = False) -> Reference:
+    """The policy of this moment. Of a policy with adapters nothing is copied but adapters, and these from the first reset on.
+
+    Args:
+        offload: it lies in the host's memory and comes to the policy's device for scoring.
+
+    Raises:
+        ValueError: there is no copy that could be put away.
+    """
+    if not has_adapters(policy):
+        return CopiedReference(policy, offload=offload)
+    if offload:
+        raise ValueError(
+            "compute.offload names the reference, and with lora there is no copy of the model to put away: the reference is the policy "
+            "without its adapters. It is not needed: leave reference out of compute.offload"
+        )
+    return AdapterReference(policy)
 
 
 class CopiedReference:
     """A second model, frozen."""
 
-    def __init__(self, policy: PreTrainedModel) -> None:
+    def __init__(self, policy: PreTrainedModel, *, offload: bool = False) -> None:
         self._policy = policy
         self._copy = copy.deepcopy(policy).requires_grad_(False).eval()
+        if offload:
+            keep_on_host(self._copy)
 
     @contextmanager
     def scoring(self) -> Iterator[PreTrainedModel]:
         """See :class:`Reference`."""
-        yield self._copy
+        with on_device(self._copy, self._policy.device):
+            yield self._copy
 
     def reset(self) -> None:
         """See :class:`Reference`."""

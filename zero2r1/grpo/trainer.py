@@ -76,7 +76,8 @@ class GrpoTrainer:
         self._policy, self._engine, self._environment, self._settings = policy, engine, environment, settings
         self._run, self._hooks = run, hooks or Hooks()
         prepare_model(policy, settings.compute)
-        self._reference = reference_of(policy) if settings.grpo.beta > 0 else None
+        offload = "reference" in settings.compute.offload
+        self._reference = reference_of(policy, offload=offload) if settings.grpo.beta > 0 else None
         choice = settings.grpo.old_logprobs
         if environment.questions is not None and settings.rollout.max_draws > 1:
             raise ValueError("rollout.max_draws replaces questions, and a mixture of prompts has fixed shares. Set rollout.max_draws: 1")

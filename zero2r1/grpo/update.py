@@ -5,8 +5,8 @@ Shapes: T completion tokens of one pack.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -30,7 +30,7 @@ OldLogprobs = Literal["sampler", "scored", "of_update"]
 that sampled: its first update after a rollout, which then costs no pass of its own."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class FixedPack:
     """A pack with the log-probabilities that stay fixed while the policy moves."""
 
@@ -50,24 +50,24 @@ def fix_logprobs(
 ) -> list[FixedPack]:
     """Pack a mini-batch and compute pi_old and pi_ref of its tokens, before any update of this rollout."""
     device = next(policy.parameters()).device
-    packs: list[FixedPack] = []
-    for part in split_into_packs(samples, settings.tokens_per_micro_batch):
-        batch = pack(part, device=device)
+    parts = split_into_packs(samples, settings.tokens_per_micro_batch)
+    batches = [pack(part, device=device, half=settings.half) for part in parts]
 
-        def score(model: PreTrainedModel, batch: PackedBatch = batch) -> Tensor:
-            with torch.no_grad(), training_context(model, settings, device):
-                return completion_logprobs(model, batch, temperature=temperature, **head_options(settings))[0]
+    def score(model: PreTrainedModel, batch: PackedBatch) -> Tensor:
+        with torch.no_grad(), training_context(model, settings, device):
+            return completion_logprobs(model, batch, temperature=temperature, **head_options(settings))[0]
 
-        old_logprobs = score(policy) if old == "scored" else batch.sampler_logprobs if old == "sampler" else None
-        ref = None
-        if reference is not None:
-            with reference.scoring() as model:
-                ref = score(model)
-        packs.append(FixedPack(batch=batch, old_logprobs=old_logprobs, ref_logprobs=ref))
-    return packs
+    def old_of(batch: PackedBatch) -> Tensor | None:
+        return score(policy, batch) if old == "scored" else batch.sampler_logprobs if old == "sampler" else None
+
+    fixed = [FixedPack(batch=batch, old_logprobs=old_of(batch), ref_logprobs=None) for batch in batches]
+    if reference is None or not batches:
+        return fixed
+    with reference.scoring() as model:  # once for all of them: it may have to be fetched
+        return [dataclasses.replace(pack, ref_logprobs=score(model, pack.batch)) for pack in fixed]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class UpdateStats:
     """What one update did. Per-token figures are means over the tokens it trained on."""
 

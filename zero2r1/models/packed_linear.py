@@ -142,20 +142,20 @@ def packed_linears(model: nn.Module, *, enabled: bool = True, half: bool = False
         half: multiply in bfloat16, all layers but the head; what goes in and out stays as it is.
         half_head: with ``half``, the head too.
     """
-    packs = half or _worthwhile([layer.weight for layer in _whole_layers(model)])
+    packs = half or _worthwhile([layer.weight for layer in whole_layers(model)])
     products = _packed_products(model, half, half_head) if packs else _merged_products(model)
     with replaced_forwards(products if enabled else iter(())):
         yield
 
 
-def _whole_layers(model: nn.Module) -> list[Any]:
+def whole_layers(model: nn.Module) -> list[Any]:
     """Linear layers with and without adapters. The layers inside one with an adapter are not among them."""
     inner = {part for layer in model.modules() if is_adapted(layer) for part in layer.modules() if part is not layer}
     return [module for module in model.modules() if type(getattr(module, "base_layer", module)) is nn.Linear and module not in inner]
 
 
 def _merged_products(model: nn.Module) -> Iterator[tuple[nn.Module, Product]]:
-    for layer in filter(is_adapted, _whole_layers(model)):
+    for layer in filter(is_adapted, whole_layers(model)):
         with torch.no_grad():
             weight = effective_weight(layer)
         yield layer, lambda x, weight=weight, bias=layer.bias: F.linear(x, weight, bias)
@@ -163,7 +163,7 @@ def _merged_products(model: nn.Module) -> Iterator[tuple[nn.Module, Product]]:
 
 def _packed_products(model: nn.Module, half: bool, half_head: bool) -> Iterator[tuple[nn.Module, Product]]:
     head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
-    whole = set(_whole_layers(model))
+    whole = set(whole_layers(model))
     joined: set[nn.Module] = set()
     with torch.no_grad():
         for module in model.modules():

@@ -6,7 +6,7 @@ Coefficients are counted on the code they describe, and their tests count again;
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 GIB = 2**30
 FLOAT32, BFLOAT16 = 4, 2
@@ -173,6 +173,7 @@ def training_peak(
     reward_models: int = 0,
     scalar_head: bool = False,
     adapters: int = 0,
+    offload: Sequence[str] = (),
 ) -> Peak:
     """Training by AdamW in float32, ``tokens`` at a time.
 
@@ -184,10 +185,11 @@ def training_peak(
         scalar_head: a reward model is what is trained.
         adapters: how many parameters of them are trained in place of the weights. The half copy is an upper bound then: autocast does
             not keep what it makes of weights that are not trained, and checkpointed layers let go of it.
+        offload: what lies with the host while it is not needed (``compute.offload``); the peak is the device's then, at its fullest moment.
     """
     parameters = shape.as_reward_model if scalar_head else shape.parameters
     trained = adapters or parameters
-    return Peak(
+    whole = Peak(
         weights=FLOAT32 * (parameters + adapters),
         gradients=FLOAT32 * trained,
         moments=2 * FLOAT32 * trained,
@@ -197,6 +199,17 @@ def training_peak(
         activations=activation_bytes(shape, tokens=tokens, longest=longest, half=half, checkpointing=checkpointing),
         head=0 if scalar_head else head_bytes(shape, tokens=tokens, trained=not adapters),
         cache=cache,
+    )
+    return _fullest_moment(whole, offload) if offload else whole
+
+
+def _fullest_moment(whole: Peak, offload: Sequence[str]) -> Peak:
+    """Of the pass, the optimizer's step, and scoring by the reference: what is put away during one may be there during another."""
+    moments, reference = (0 if name in offload else size for name, size in (("optimizer", whole.moments), ("reference", whole.reference)))
+    return fuller(
+        replace(whole, moments=moments, reference=reference),
+        replace(whole, reference=reference, half_copy=0, activations=0, head=0),
+        replace(whole, moments=moments, gradients=0, activations=0),
     )
 
 

@@ -8,8 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from zero2r1.models.adapters import is_adapted
 from zero2r1.pipeline.config import ZeroSettings
+from zero2r1.pipeline.estimates import BFLOAT16, FLOAT32
 from zero2r1.pipeline.stage import Stage
 from zero2r1.types import Completion, FinishReason, Problem, Reward, Segment
 
@@ -19,6 +22,8 @@ if TYPE_CHECKING:
 CHECKED = 20_000
 READ_FOR_UNKNOWN, MOST_UNKNOWN = 500, 0.1
 """Training problems looked at; more would take longer than a preflight should."""
+MOST_OF_DEVICE = 0.9
+"""Of a GPU's memory: estimates err, and an allocator wastes some."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +46,7 @@ def preflight(stage: Stage, settings: ZeroSettings) -> Preflight:
     probes = reward_probes(stage, settings, world.train[0])
     shown = " · ".join(f"{name} {'none' if r.value is None else format(r.value, '.2f')}" for name, r in probes.items())
     needed = memory_needed(stage.policy, settings, longest=longest)
+    room = device_room(stage.policy.device)
     lines = [
         f"data      {len(world.train)} problems to train on, {len(world.held_out)} held out; the longest prompt has {longest} tokens",
         f"prompt    {len(ids)} tokens: {' '.join(str(p) for p in pieces[:60])}{' ...' if len(pieces) > 60 else ''}",
@@ -49,6 +55,8 @@ def preflight(stage: Stage, settings: ZeroSettings) -> Preflight:
         f"memory    about {needed / 2**30:.2f} GiB: weights, gradients, optimizer, reference, activations{_part_shown(stage.policy)}",
         f"reward    {shown}",
     ]
+    if room is not None and needed > MOST_OF_DEVICE * room:
+        lines.append(f"WARNING   {_too_small(needed, room, settings)}")
     share = _unknown_share(stage)
     if share > MOST_UNKNOWN:
         lines.append(
@@ -61,7 +69,10 @@ def preflight(stage: Stage, settings: ZeroSettings) -> Preflight:
             f"reference {len(unreadable)} of {min(CHECKED, len(world.train))} cannot be read by their verifier; outputs to them are never "
             f"graded: {', '.join(unreadable[:3])}{' ...' if len(unreadable) > 3 else ''}"
         )
-    return Preflight(lines=tuple(lines), faults=tuple(_faults(stage, settings, probes, longest)))
+    faults = _faults(stage, settings, probes, longest)
+    if room is not None and certain_memory(stage.policy, settings) > room:
+        faults.append(_too_small(needed, room, settings))
+    return Preflight(lines=tuple(lines), faults=tuple(faults))
 
 
 def _batch(settings: ZeroSettings) -> str:
@@ -154,15 +165,50 @@ def _part_shown(policy: PreTrainedModel) -> str:
     return "" if trained == whole else f"; {trained:,} of {whole:,} parameters train"
 
 
+def device_room(device: torch.device) -> int | None:
+    """Bytes of a GPU's memory; ``None`` for a CPU, whose memory others use as well."""
+    return torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else None
+
+
+def _too_small(needed: int, room: int, settings: ZeroSettings) -> str:
+    """What to change where training does not fit a GPU."""
+    compute, reference = settings.compute, settings.grpo.beta > 0 and settings.lora is None
+    ways = [
+        *(["--compute.gradient_checkpointing=true"] if not compute.gradient_checkpointing else []),
+        *(["--compute.dtype=bfloat16"] if not compute.half else []),
+        *([f"a lower --compute.tokens_per_micro_batch than {compute.tokens_per_micro_batch}"]),
+        *(['--compute.offload=["optimizer", "reference"]'] if not compute.offload and reference else []),
+        *(['--compute.offload=["optimizer"]'] if not compute.offload and not reference else []),
+        f"a lower --rollout.max_rows than {settings.rollout.max_rows}",
+        *(["--lora.rank=16"] if settings.lora is None else []),
+    ]
+    return (
+        f"this needs about {needed / 2**30:.1f} GiB on a GPU that has {room / 2**30:.1f}, and some of that is taken already. "
+        f"In the order to try: {'; '.join(ways)}"
+    )
+
+
+def certain_memory(policy: PreTrainedModel, settings: ZeroSettings) -> int:
+    """Bytes on the device that no smaller batch saves: weights, gradients, moments at a step, and a reference that stays there."""
+    weights, trained = _parameters(policy)
+    stays = settings.grpo.beta > 0 and "reference" not in settings.compute.offload
+    return FLOAT32 * (weights + trained * (3 + stays))
+
+
 def memory_needed(policy: PreTrainedModel, settings: ZeroSettings, *, longest: int) -> int:
     """Bytes: float32 weights, gradients, two Adam moments, the reference, a micro-batch's activations, and the sampler's cache.
 
     ``longest`` is the longest prompt's number of tokens. Gradients, moments and reference are of what is trained. Adapters are merged into
-    a copy of their layers' weights while there are no activations.
+    a copy of their layers' weights while there are no activations. On a GPU, in bfloat16, linear layers have a copy to sample from, and
+    what is offloaded is not there during the pass.
     """
     config = policy.config
     weights, trained = _parameters(policy)
+    on_gpu, offload = policy.device.type == "cuda", settings.compute.offload
     copies = 3 + (settings.grpo.beta > 0)
+    if on_gpu:
+        copies -= 2 * ("optimizer" in offload) + (settings.grpo.beta > 0 and "reference" in offload)
+    sampled = BFLOAT16 * weights if on_gpu and settings.compute.half else 0
     adapted: list[Any] = [layer for layer in policy.modules() if is_adapted(layer)]
     merged = sum(layer.in_features * layer.out_features for layer in adapted)
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
@@ -178,4 +224,5 @@ def memory_needed(policy: PreTrainedModel, settings: ZeroSettings, *, longest: i
     kept = config.hidden_size if settings.compute.gradient_checkpointing else 22 * config.hidden_size + 5 * feed_forward
     cache = positions * heads * width * 2 * rollout.processes
     layers = config.num_hidden_layers
-    return int(4 * (weights + trained * copies + layers * cache + max(layers * tokens * kept, merged)))
+    passing: int = FLOAT32 * (weights + trained * copies + layers * cache + max(layers * tokens * kept, merged)) + sampled
+    return max(passing, certain_memory(policy, settings) + FLOAT32 * layers * cache + sampled) if on_gpu else passing

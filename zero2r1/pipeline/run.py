@@ -26,7 +26,7 @@ from zero2r1.training.loop import Outcome
 
 WITHOUT_EFFECT = (
     "evaluate_every", "checkpoint_every", "keep_checkpoints", "token_budget", "max_rows", "tokens_per_micro_batch",
-    "gradient_checkpointing", "onednn", "url", "key_env", "timeout_s", "concurrency",
+    "gradient_checkpointing", "onednn", "offload", "url", "key_env", "timeout_s", "concurrency",
 )  # fmt: skip
 """Settings that change time, memory, disk or where a model is reached, not what is computed: a stage stays up to date when they change."""
 ASKED = "asked"

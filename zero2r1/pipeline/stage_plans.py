@@ -120,6 +120,7 @@ class Planner:
             cache=cache * rollout.processes,
             reward_models=reward_models,
             adapters=adapters,
+            offload=compute.offload,
         )
         if section.lora is not None:
             return fuller(training, _merged(section.lora, shape, half=half, reference=reference, cache=cache, reward_models=reward_models))
@@ -165,6 +166,7 @@ class Planner:
             half=half,
             checkpointing=settings.compute.gradient_checkpointing,
             adapters=adapters,
+            offload=settings.compute.offload,
         )
         disk = checkpoints_on_disk(one, steps=updates, every=settings.checkpoint_every, keep=settings.keep_checkpoints)
         text = sum(activity.sampled for activity in others) * BYTES_PER_TOKEN
@@ -306,6 +308,7 @@ def _reward_model_peak(shape: ModelShape, settings: RewardModelSettings) -> Peak
         half=compute.dtype == "bfloat16",
         checkpointing=compute.gradient_checkpointing,
         scalar_head=True,
+        offload=compute.offload,
     )
 
 

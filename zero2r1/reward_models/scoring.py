@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from zero2r1.models.attention import PackedAttention
+from zero2r1.models.attention import AttentionLayout
 from zero2r1.models.reward_head import packed_scores
+from zero2r1.models.varlen_attention import pack_layout
 from zero2r1.reward_models.encoding import RewardExample
 from zero2r1.training.config import ComputeSettings
 from zero2r1.training.step import training_context
@@ -29,7 +30,7 @@ class RewardBatch:
 
     input_ids: Tensor  # [T]
     position_ids: Tensor  # [T]
-    layout: PackedAttention
+    layout: AttentionLayout
     last: Tensor  # [S] the packed position of each response's last token
 
 
@@ -46,8 +47,8 @@ def split_into_packs(examples: Sequence[RewardExample], token_budget: int) -> li
     return packs
 
 
-def pack(examples: Sequence[RewardExample], *, device: torch.device) -> RewardBatch:
-    """Lay examples out as one row of tokens: all prompts, then all responses, the longest first."""
+def pack(examples: Sequence[RewardExample], *, device: torch.device, half: bool = False) -> RewardBatch:
+    """Lay examples out as one row of tokens: all prompts, then all responses, the longest first. ``half``: for a pass in bfloat16."""
     responses = [(prompt, ids) for prompt, example in enumerate(examples) for ids in example.response_ids]
     order = sorted(range(len(responses)), key=lambda i: -len(responses[i][1]))
     prompt_lengths = [len(example.prompt_ids) for example in examples]
@@ -64,7 +65,7 @@ def pack(examples: Sequence[RewardExample], *, device: torch.device) -> RewardBa
     return RewardBatch(
         input_ids=torch.tensor(list(ids), device=device),
         position_ids=torch.tensor(list(positions), device=device),
-        layout=PackedAttention(prompt_lengths, lengths, prompt_of, device=device),
+        layout=pack_layout(prompt_lengths, lengths, prompt_of, device=device, half=half),
         last=torch.tensor(last, device=device),
     )
 
@@ -72,7 +73,7 @@ def pack(examples: Sequence[RewardExample], *, device: torch.device) -> RewardBa
 def batch_scores(model: PreTrainedModel, examples: Sequence[RewardExample], compute: ComputeSettings) -> Tensor:
     """Scores [S] of all responses of the examples in one forward pass, with gradient."""
     device = next(model.parameters()).device
-    batch = pack(examples, device=device)
+    batch = pack(examples, device=device, half=compute.half)
     with training_context(model, compute, device):
         return packed_scores(model, batch.input_ids, batch.position_ids, batch.layout, batch.last)
 

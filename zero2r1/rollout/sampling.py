@@ -32,13 +32,28 @@ def sample_tokens(logits: Tensor, temperatures: Tensor, uniform: Tensor) -> tupl
     Returns:
         tokens [R], log-probabilities [R] float32.
     """
+    greedy, divisors = _tempered(logits, temperatures)
+    # A pass over [R, V] saved where it changes nothing, and another; a GPU would wait for the answers to both questions.
+    scaled = logits if bool((divisors == 1).all()) else logits / divisors
+    return _draw(scaled, uniform, greedy if bool(greedy.any()) else None)
+
+
+def sample_unasked(logits: Tensor, temperatures: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
+    """The same numbers as :func:`sample_tokens`, by operations that depend on no value: nothing is asked of the device."""
+    greedy, divisors = _tempered(logits, temperatures)
+    return _draw(logits / divisors, uniform, greedy)
+
+
+def _tempered(logits: Tensor, temperatures: Tensor) -> tuple[Tensor, Tensor]:
     greedy = temperatures == 0
-    divisors = torch.where(greedy, 1.0, temperatures)[:, None].to(logits.dtype)
-    scaled = logits if bool((divisors == 1).all()) else logits / divisors  # a pass over [R, V] saved where it changes nothing
+    return greedy, torch.where(greedy, 1.0, temperatures)[:, None].to(logits.dtype)
+
+
+def _draw(scaled: Tensor, uniform: Tensor, greedy: Tensor | None) -> tuple[Tensor, Tensor]:
     scaled = scaled - scaled.amax(-1, keepdim=True)
     probabilities = scaled.exp()  # times a constant a row, which inverse_cdf does not mind
     tokens = inverse_cdf(probabilities, uniform)
-    if greedy.any():
+    if greedy is not None:
         tokens = torch.where(greedy, scaled.argmax(-1), tokens)
     return tokens, scaled.gather(-1, tokens[:, None])[:, 0] - probabilities.sum(-1).log()
 

@@ -4,14 +4,17 @@ One step decodes one token for every active row. Finished rows leave at once and
 batch stays full until the queue is empty. A prompt is computed once for all samples of its request; each row starts from
 a copy of its keys and values. Float32 log-probabilities equal the trainer's to rounding, so they can serve as old ones.
 
-Shapes: R active rows, V vocabulary, M largest number of new tokens.
+On a GPU a twin of the model is sampled, and steps are padded and captured; see :mod:`~zero2r1.models.twin` and
+:mod:`~zero2r1.rollout.decoding`.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,9 +23,11 @@ from transformers import PreTrainedModel
 
 from zero2r1.models.attention import backbone_forward
 from zero2r1.models.packed_linear import available, packed_linears
+from zero2r1.models.twin import Twin
+from zero2r1.rollout.decoding import BucketDecoder, Decoder, ExactDecoder, Forward, can_be_captured
 from zero2r1.rollout.engine import Finished, Request
-from zero2r1.rollout.kv_cache import DecodeAttention, KVCache, PrefillAttention
-from zero2r1.rollout.sampling import keep_top, sample_tokens, uniforms
+from zero2r1.rollout.kv_cache import KVCache, PrefillAttention
+from zero2r1.rollout.rows import Done, Rows
 from zero2r1.types import Completion, Segment
 
 PREFILL_TOKENS = 8192
@@ -40,6 +45,54 @@ class _Prefilled:
     admitted: int = 0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Sampled:
+    """The model that is sampled, and in which way."""
+
+    model: PreTrainedModel
+    casts: torch.dtype | None
+    """What autocast computes in; ``None``: there is none."""
+    ready: Callable[[], AbstractContextManager[None]]
+    """Around sampling; weights do not change meanwhile."""
+    decoder_of: Callable[[Rows, Forward], Decoder]
+    cache_dtype: torch.dtype | None = None
+    """``None``: as the parameters."""
+
+    def hidden(self, token_ids: Tensor, positions: Tensor, layout: Any) -> Tensor:
+        with torch.autocast(token_ids.device.type, dtype=self.casts or torch.bfloat16, enabled=self.casts is not None):
+            return backbone_forward(self.model, token_ids, positions, layout)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        head = self.model.get_output_embeddings()
+        logits: Tensor = head(hidden.to(head.weight.dtype))
+        return logits.float()
+
+    def __call__(self, token_ids: Tensor, positions: Tensor, layout: Any) -> Tensor:
+        return self.logits(self.hidden(token_ids, positions, layout))
+
+
+def _model_itself(model: PreTrainedModel, autocast: torch.dtype | None, *, onednn: bool, half_head: bool) -> _Sampled:
+    """Every step computes what it needs and nothing else: for a CPU."""
+    half = onednn and autocast is torch.bfloat16 and available()
+    # Weights cannot change while completions are under way (see load_weights), so packed copies stay true.
+    packs = half or (onednn and autocast is None)
+    ready = partial(packed_linears, model, enabled=packs, half=half, half_head=half_head)
+    return _Sampled(model=model, casts=None if half else autocast, ready=ready, decoder_of=ExactDecoder)
+
+
+def _twin_of(model: PreTrainedModel, autocast: torch.dtype | None, *, capture: bool) -> _Sampled:
+    """Steps are padded, and captured as CUDA graphs if asked for: for a GPU."""
+    half = autocast is torch.bfloat16
+    twin = Twin(model, half=half)
+    return _Sampled(
+        model=twin.model,
+        casts=autocast,
+        ready=twin.fresh,
+        decoder_of=partial(BucketDecoder, capture=capture),
+        cache_dtype=torch.bfloat16 if half else None,
+    )
+
+
 class TorchEngine:
     """An :class:`~zero2r1.rollout.engine.Engine` over a model prepared by ``use_packed_attention``.
 
@@ -52,6 +105,8 @@ class TorchEngine:
         onednn: decode from weights packed for oneDNN where that is faster; see :mod:`zero2r1.models.packed_linear`. With bfloat16 on a
             CPU only products are in bfloat16 then, and the rest in float32.
         half_head: where bfloat16 is for products alone, multiply with the head in it too.
+        resident: sample from a twin of the model, by padded steps at addresses that stay; on a GPU, where steps are captured too, if
+            nothing is said.
     """
 
     def __init__(
@@ -64,17 +119,21 @@ class TorchEngine:
         autocast: torch.dtype | None = None,
         onednn: bool = True,
         half_head: bool = False,
+        resident: bool | None = None,
     ) -> None:
         self._model, self._decode = model, decode
         self._token_budget, self._max_rows, self._autocast = token_budget, max_rows, autocast
         self._device = next(model.parameters()).device
         self._version = 0
-        self._half = onednn and autocast is torch.bfloat16 and self._device.type == "cpu" and available()
-        self._half_head = half_head
-        self._onednn = self._half or (onednn and autocast is None)
+        on_gpu = self._device.type == "cuda"
+        if on_gpu if resident is None else resident:
+            self._sampled = _twin_of(model, autocast, capture=on_gpu and can_be_captured(model.config))
+        else:
+            self._sampled = _model_itself(model, autocast, onednn=onednn and not on_gpu, half_head=half_head)
         self._waiting: deque[Request] = deque()
         self._prefilled: deque[_Prefilled] = deque()
-        self._rows: _Rows | None = None
+        self._rows: Rows | None = None
+        self._decoder: Decoder | None = None
         self.prefills = 0
         """Prompts computed so far: one a request, whatever its group size."""
         self.decoded_rows = 0
@@ -120,30 +179,16 @@ class TorchEngine:
     def _advance(self) -> list[Finished]:
         finished = self._admit()
         if self._rows is not None and self._rows.active:
-            rows = self._rows
-            layout = DecodeAttention(rows.cache, rows.lengths[: rows.active])
-            hidden = self._forward(rows.last_tokens[: rows.active], rows.lengths[: rows.active], layout)
-            rows.lengths[: rows.active] += 1
-            self.decoded_rows += rows.active
-            finished += self._emit(rows.record(0, self._logits(hidden)))
+            assert self._decoder is not None
+            self.decoded_rows += self._rows.active
+            finished += self._emit(self._decoder.step())
         return finished
 
     def stream(self) -> Iterator[Finished]:
         """Yield completions as they finish until nothing is queued."""
-        # Weights cannot change while completions are under way (see load_weights), so packed copies stay true.
-        with packed_linears(self._model, enabled=self._onednn, half=self._half, half_head=self._half_head):
+        with self._sampled.ready():
             while self._waiting or self._prefilled or (self._rows is not None and self._rows.active):
                 yield from self._advance()
-
-    def _forward(self, token_ids: Tensor, positions: Tensor, layout: Any) -> Tensor:
-        kind = self._device.type
-        with torch.autocast(kind, dtype=self._autocast or torch.bfloat16, enabled=self._autocast is not None and not self._half):
-            return backbone_forward(self._model, token_ids, positions, layout)
-
-    def _logits(self, hidden: Tensor) -> Tensor:
-        head = self._model.get_output_embeddings()
-        logits: Tensor = head(hidden.to(head.weight.dtype))
-        return logits.float()
 
     def _admit(self) -> list[Finished]:
         if not self._waiting and not self._prefilled:
@@ -168,7 +213,7 @@ class TorchEngine:
                 self._prefilled.popleft()
         return self._emit(rows.record(first, torch.stack(logits))) if logits else []
 
-    def _prefill(self, rows: _Rows) -> None:
+    def _prefill(self, rows: Rows) -> None:
         batch: list[Request] = []
         tokens = samples = 0
         while self._waiting and samples < rows.cache.rows - rows.active and tokens < PREFILL_TOKENS:
@@ -180,11 +225,11 @@ class TorchEngine:
             return
         prompts = [request.prompt_ids + request.forced_ids for request in batch]
         lengths = [len(prompt) for prompt in prompts]
-        layout = PrefillAttention(lengths, self._device)
+        layout = PrefillAttention(lengths, self._device, self._sampled.cache_dtype)
         ids = torch.tensor([token for prompt in prompts for token in prompt], device=self._device)
         positions = torch.cat([torch.arange(n, device=self._device) for n in lengths])
         ends = torch.tensor(lengths, device=self._device).cumsum(0) - 1
-        logits = self._logits(self._forward(ids, positions, layout)[ends])
+        logits = self._sampled.logits(self._sampled.hidden(ids, positions, layout)[ends])
         for request, (keys, values), row in zip(batch, layout.per_prompt(), logits, strict=True):
             self._prefilled.append(_Prefilled(request, keys, values, row))
         self.prefills += len(batch)
@@ -196,10 +241,11 @@ class TorchEngine:
         positions = min(-(-positions // ROUND_POSITIONS) * ROUND_POSITIONS, self._token_budget)
         wanted = min(self._max_rows, self._token_budget // positions, sum(len(request.seeds) for request in queue))
         if self._rows is None or (not self._rows.active and not self._rows.fits(wanted, positions)):
-            self._rows = None  # release the old cache before taking the new one
-            self._rows = _Rows(KVCache(self._model, rows=wanted, positions=positions), self._device)
+            self._rows = self._decoder = None  # release the old cache, and what was captured over it, before taking the new one
+            self._rows = Rows(KVCache(self._model, rows=wanted, positions=positions, dtype=self._sampled.cache_dtype), self._device)
+            self._decoder = self._sampled.decoder_of(self._rows, self._sampled)
 
-    def _emit(self, done: list[_Done]) -> list[Finished]:
+    def _emit(self, done: list[Done]) -> list[Finished]:
         finished = []
         for item in done:
             request = item.request
@@ -217,96 +263,6 @@ class TorchEngine:
             )
             finished.append(Finished(request_id=request.id, index=item.index, completion=completion))
         return finished
-
-
-@dataclass(frozen=True, slots=True)
-class _Done:
-    request: Request
-    index: int
-    token_ids: tuple[int, ...]
-    logprobs: tuple[float, ...]
-
-
-class _Rows:
-    """The state of the rows being decoded, as tensors over rows; only 0 to ``active - 1`` mean anything."""
-
-    def __init__(self, cache: KVCache, device: torch.device) -> None:
-        self.cache = cache
-        self.active = 0
-        self.lengths = torch.zeros(cache.rows, dtype=torch.long, device=device)
-        self.last_tokens = torch.zeros_like(self.lengths)
-        self._counts = torch.zeros_like(self.lengths)
-        self._limits = torch.zeros_like(self.lengths)
-        self._temperatures = torch.zeros(cache.rows, device=device)
-        self._stops = torch.full((cache.rows, 8), -1, device=device)
-        self._uniforms = torch.zeros(cache.rows, cache.positions, dtype=torch.float64, device=device)
-        self._tokens = torch.zeros(cache.rows, cache.positions, dtype=torch.long, device=device)
-        self._logprobs = torch.zeros(cache.rows, cache.positions, device=device)
-        self._owners: list[tuple[Request, int]] = []
-
-    def fits(self, rows: int, positions: int) -> bool:
-        return rows <= self.cache.rows and positions <= self.cache.positions
-
-    def start(self, request: Request, index: int, keys: Tensor, values: Tensor) -> None:
-        """Occupy the next row with sample ``index`` of a request whose prompt is computed."""
-        row, params = self.active, request.params
-        self.cache.fill(row, keys, values)
-        if len(params.stop_token_ids) > self._stops.shape[1]:
-            raise ValueError(f"request {request.id} has {len(params.stop_token_ids)} stop ids; at most {self._stops.shape[1]} fit")
-        self.lengths[row] = keys.shape[2]
-        self._counts[row] = 0
-        self._limits[row] = params.max_new_tokens
-        self._temperatures[row] = params.temperature
-        self._stops[row] = -1
-        self._stops[row, : len(params.stop_token_ids)] = torch.tensor(params.stop_token_ids)
-        numbers = torch.from_numpy(uniforms(request.seeds[index], params.max_new_tokens))
-        self._uniforms[row, : params.max_new_tokens] = numbers.to(self._uniforms.device)
-        self._owners.append((request, index))
-        self.active += 1
-
-    def record(self, first: int, logits: Tensor) -> list[_Done]:
-        """Draw a token for rows ``first`` to ``active - 1`` from logits [R, V]; remove and return what finished."""
-        chosen = slice(first, self.active)
-        for i, (request, _) in enumerate(self._owners[first:]):
-            if request.params.top_p < 1 or request.params.top_k is not None:
-                tempered = logits[i : i + 1] / (request.params.temperature or 1.0)  # the nucleus is of what will be sampled
-                kept = keep_top(tempered, request.params.top_p, request.params.top_k)[0]
-                logits[i].masked_fill_(kept == float("-inf"), float("-inf"))
-        counts = self._counts[chosen]
-        rows = torch.arange(first, self.active, device=counts.device)
-        tokens, logprobs = sample_tokens(logits, self._temperatures[chosen], self._uniforms[rows, counts])
-        self._tokens[rows, counts] = tokens
-        self._logprobs[rows, counts] = logprobs
-        self.last_tokens[chosen] = tokens
-        self._counts[chosen] += 1
-        over = (tokens[:, None] == self._stops[chosen]).any(-1) | (self._counts[chosen] >= self._limits[chosen])
-        finished = [first + row for row in over.nonzero().flatten().tolist()]
-        done = [self._result(row) for row in finished]
-        self._remove(finished)
-        return done
-
-    def _result(self, row: int) -> _Done:
-        request, index = self._owners[row]
-        count = int(self._counts[row])
-        return _Done(request, index, tuple(self._tokens[row, :count].tolist()), tuple(self._logprobs[row, :count].tolist()))
-
-    def _remove(self, finished: list[int]) -> None:
-        if not finished:
-            return
-        kept = self.active - len(finished)
-        gone = set(finished)
-        source = [row for row in range(kept, self.active) if row not in gone]
-        target = [row for row in finished if row < kept]
-        if source:
-            self.cache.move(source, target, int(self.lengths[source].max()))
-            for state in (self.lengths, self.last_tokens, self._counts, self._limits, self._temperatures):
-                state[target] = state[source]
-            for table in (self._stops, self._uniforms, self._tokens, self._logprobs):
-                table[target] = table[source]
-            for to, origin in zip(target, source, strict=True):
-                self._owners[to] = self._owners[origin]
-        del self._owners[kept:]
-        self.active = kept
 
 
 def _positions(request: Request) -> int:

@@ -91,7 +91,7 @@ class SftTrainer:
         device = next(self._model.parameters()).device
         total = 0.0
         for part in micro_batches(samples, packing=settings.packing, tokens=settings.compute.tokens_per_micro_batch):
-            batch = pack(part, device=device)
+            batch = pack(part, device=device, half=settings.compute.half)
             with training_context(self._model, settings.compute, device):
                 logprobs, _ = completion_logprobs(self._model, batch, **head_options(settings.compute))
             loss = -(batch.weights * logprobs).sum()

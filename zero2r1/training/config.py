@@ -41,7 +41,15 @@ class ComputeSettings(Settings):
     # SmolLM2-135M in sampler and trainer differ by up to 7e-5, else by 4e-5; on some CPUs it is much faster (docs/results.md). With
     # bfloat16, products alone are in bfloat16 and all else in float32, unless this is off.
     onednn: Literal["off", "sampler", "all"] = "sampler"
+    # On a GPU: what lies in the host's memory while it is not needed. The reference comes to the device for scoring (GRPO with beta above
+    # 0; with lora there is no copy to put away), the optimizer's moments for its step. Each leaves the peak and costs two copies a step.
+    offload: tuple[Literal["reference", "optimizer"], ...] = ()
     skip_groups_without_signal: bool = True  # GRPO, only where their gradient is exactly zero: equal rewards and beta 0
+
+    @property
+    def half(self) -> bool:
+        """Whether a pass is computed in bfloat16."""
+        return self.dtype == "bfloat16"
 
 
 class SamplerSettings(Settings):

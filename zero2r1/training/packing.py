@@ -12,7 +12,8 @@ from itertools import accumulate, chain
 import torch
 from torch import Tensor
 
-from zero2r1.models.attention import PackedAttention
+from zero2r1.models.attention import AttentionLayout
+from zero2r1.models.varlen_attention import pack_layout
 from zero2r1.types import TrainingSample
 
 
@@ -23,7 +24,7 @@ class PackedBatch:
     samples: tuple[TrainingSample, ...]
     input_ids: Tensor  # [T]
     position_ids: Tensor  # [T]
-    layout: PackedAttention
+    layout: AttentionLayout
     source: Tensor  # [C] the packed position whose hidden state predicts each completion token
     targets: Tensor  # [C] the token predicted there
     weights: Tensor  # [C]
@@ -56,13 +57,21 @@ def split_into_packs(samples: Sequence[TrainingSample], token_budget: int) -> li
     return packs
 
 
-def pack(samples: Sequence[TrainingSample], *, device: torch.device, round_to: int = 1, dtype: torch.dtype = torch.float32) -> PackedBatch:
+def pack(
+    samples: Sequence[TrainingSample],
+    *,
+    device: torch.device,
+    round_to: int = 1,
+    dtype: torch.dtype = torch.float32,
+    half: bool = False,
+) -> PackedBatch:
     """Lay samples out as one row of tokens.
 
     Args:
         samples: at least one; equal ``group`` means equal prompt.
         round_to: pad the row to a multiple of this many tokens, which some kernels like.
         dtype: of weights, advantages and log-probabilities.
+        half: the model's pass will be in bfloat16, for which a GPU has an attention of its own.
     """
     ordered = tuple(sorted(samples, key=lambda sample: -len(sample.completion_ids)))
     prompts: dict[int, tuple[int, ...]] = {}
@@ -92,7 +101,7 @@ def pack(samples: Sequence[TrainingSample], *, device: torch.device, round_to: i
         samples=ordered,
         input_ids=token_axis(ids, torch.long),
         position_ids=token_axis([*positions, (0,) * padding], torch.long),
-        layout=PackedAttention(prompt_lengths, lengths, prompt_of, padding=padding, device=device),
+        layout=pack_layout(prompt_lengths, lengths, prompt_of, padding=padding, device=device, half=half),
         source=token_axis(source, torch.long),
         targets=token_axis([sample.completion_ids for sample in ordered], torch.long),
         weights=token_axis([sample.weights for sample in ordered], dtype),

@@ -23,8 +23,9 @@ from zero2r1.checkpoint import (
     optimizer_tensors,
     save_checkpoint,
 )
-from zero2r1.training.config import OptimizerSettings
+from zero2r1.training.config import ComputeSettings, OptimizerSettings
 from zero2r1.training.loop import RunRecord, diverged
+from zero2r1.training.offload import keep_state_on_host, put_state_away
 from zero2r1.training.optimizer import build_adamw, learning_rate_factor
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ class LoopSettings(Protocol):
 
     @property
     def optimizer(self) -> OptimizerSettings: ...
+    @property
+    def compute(self) -> ComputeSettings: ...
     @property
     def keep_checkpoints(self) -> int: ...
     @property
@@ -84,6 +87,9 @@ class Progress:
         self._part = _trained_part(model)
         opt = settings.optimizer
         self.optimizer = build_adamw(model, learning_rate=opt.learning_rate, betas=opt.betas, weight_decay=opt.weight_decay)
+        self._offloads = "optimizer" in settings.compute.offload
+        if self._offloads:
+            keep_state_on_host(self.optimizer)
         self.step = 0
         self._nonfinite_steps = 0
 
@@ -139,6 +145,8 @@ class Progress:
         else:
             load_weights(self._model, found.model_tensors())
         load_optimizer_tensors(self.optimizer, self._model, tensors, found.state["optimizer"])
+        if self._offloads:
+            put_state_away(self.optimizer)
         self.step, self._nonfinite_steps = found.state["step"], found.state["nonfinite_steps"]
         self._run.truncate_after(self.step)
         self._run.append_event("resumed", step=self.step)

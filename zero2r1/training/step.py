@@ -29,7 +29,7 @@ def prepare_model(model: PreTrainedModel, settings: ComputeSettings) -> None:
 @contextmanager
 def training_context(model: PreTrainedModel, settings: ComputeSettings, device: torch.device) -> Iterator[None]:
     """Around a training or scoring forward pass: bfloat16 products over float32 weights if asked for, the faster products on a CPU."""
-    half = settings.dtype == "bfloat16"
+    half = settings.half
     # Checkpointing computes layers again after this context has ended, and refuses if other operators run then.
     replaces = device.type == "cpu" and settings.onednn != "off" and not settings.gradient_checkpointing
     with (
@@ -42,7 +42,7 @@ def training_context(model: PreTrainedModel, settings: ComputeSettings, device: 
 
 def head_options(settings: ComputeSettings) -> dict[str, bool]:
     """What the settings ask of :func:`~zero2r1.training.logprobs.completion_logprobs`."""
-    return {"half_head": settings.dtype == "bfloat16" and not settings.float32_logits, "onednn": settings.onednn == "all"}
+    return {"half_head": settings.half and not settings.float32_logits, "onednn": settings.onednn == "all"}
 
 
 def clip_and_step(

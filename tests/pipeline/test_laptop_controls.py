@@ -35,13 +35,13 @@ def test_rewards_earn_the_claims(tmp_path):
 
 @pytest.mark.slow
 def test_shuffled_rewards_earn_no_claim_of_reinforcement_learning(tmp_path):
-    _, verdicts = run(tmp_path, "--shuffle_rewards=true")
+    _, verdicts = run(tmp_path, "--shuffle_rewards=true", "--stop_after_dead_steps=100")
     assert [name for name, verdict in verdicts.items() if verdict.holds and verdict.claim.needs_rewards] == []
 
 
 @pytest.mark.slow
 def test_negated_rewards_make_it_fall(tmp_path):
-    result, verdicts = run(tmp_path, "--negate_rewards=true")
+    result, verdicts = run(tmp_path, "--negate_rewards=true", "--stop_after_dead_steps=100")  # soon no group holds a signal
     assert verdicts["accuracy"].parts[0].high < 0
     assert result.evaluations["zero"].figures()["pass@1"] < result.evaluations["base"].figures()["pass@1"] - 0.05
 

@@ -71,8 +71,8 @@ def _zero2r1_step(case: Case, batch: Batch, clock: Clock, side: Mapping[str, Any
     samples = [training_samples(part, grpo, cap=case.cap, skip_without_signal=True) for part in parts]
     fix = clock.timed("ref_logprobs", fix_logprobs)
     passes: dict[str, Any] = {"temperature": 1.0, "settings": compute}
-    old = ["sampler"] * UPDATES if engine.exact else ["of_update", *["scored"] * (UPDATES - 1)]  # as the trainer does
-    fixed = [fix(part, policy, side["reference"], old=kind, **passes) for part, kind in zip(samples, old, strict=True)]
+    sources = grpo.old_sources(exact=engine.exact)
+    fixed = [fix(part, policy, side["reference"], old=old, **passes) for part, old in zip(samples, sources, strict=True)]
     update = clock.timed("train", policy_update)
     for packs in fixed:
         update(policy, [side["optimizer"]], packs, temperature=1.0, max_grad_norm=1.0, grpo=grpo, compute=compute)

@@ -6,7 +6,7 @@ the policy (paper, figure 1): a rollout of ``prompts_per_rollout`` questions ser
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -40,6 +40,10 @@ class RolloutSettings(SamplerSettings):
     def cap_at(self, step: int) -> int:
         """The output cap of a rollout that starts at ``step``."""
         return [self.max_new_tokens, *(cap for at, cap in sorted(self.max_new_tokens_from_step.items()) if at <= step)][-1]
+
+
+OldLogprobs = Literal["sampler", "scored", "of_update"]
+"""Where pi_old comes from: what the sampler said; a pass over the tokens; or the update's own pass, which costs nothing more."""
 
 
 class GrpoSettings(Settings):
@@ -80,6 +84,14 @@ class GrpoSettings(Settings):
                 "grpo.mini_batches: 1"
             )
         return self
+
+    def old_sources(self, *, exact: bool) -> Sequence[OldLogprobs]:
+        """Where pi_old of each update of a rollout comes from. ``exact``: the sampler computes as the trainer does."""
+        if self.old_logprobs == "sampler" or (self.old_logprobs == "auto" and exact and self.correction == "none"):
+            return ["sampler"] * self.mini_batches
+        # Until the first update the policy is the one that sampled, so that update's own pass can say what pi_old was.
+        later: list[OldLogprobs] = ["scored"] * (self.mini_batches - 1)
+        return ["of_update", *later]
 
 
 class ConvergenceSettings(Settings):

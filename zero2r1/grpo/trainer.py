@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zero2r1.grpo.batches import ScoredGroup, cut_by_question, keep_unequal, scale_rollout, score_group, training_samples
-from zero2r1.grpo.config import TrainSettings
+from zero2r1.grpo.config import OldLogprobs, TrainSettings
 from zero2r1.grpo.metrics import Description, rollout_metrics, rollout_rows
 from zero2r1.grpo.reference import reference_of
 from zero2r1.grpo.sampling import EncodePrompt, questions_of_rollout, sample_groups
-from zero2r1.grpo.update import FixedPack, OldLogprobs, UpdateStats, fix_logprobs, policy_update
+from zero2r1.grpo.update import FixedPack, UpdateStats, fix_logprobs, policy_update
 from zero2r1.grpo.watch import Watch
 from zero2r1.rollout.engine import Engine, SamplingParams
 from zero2r1.seeds import derive_seed
@@ -78,14 +78,12 @@ class GrpoTrainer:
         prepare_model(policy, settings.compute)
         offload = "reference" in settings.compute.offload
         self._reference = reference_of(policy, offload=offload) if settings.grpo.beta > 0 else None
-        choice = settings.grpo.old_logprobs
         if environment.questions is not None and settings.rollout.max_draws > 1:
             raise ValueError("rollout.max_draws replaces questions, and a mixture of prompts has fixed shares. Set rollout.max_draws: 1")
-        if choice == "sampler" and not engine.exact:
+        if settings.grpo.old_logprobs == "sampler" and not engine.exact:
             raise ValueError("grpo.old_logprobs is 'sampler', but this engine is not exact. Set grpo.old_logprobs: recompute")
         # The engine samples in float32; a trainer that computes in bfloat16 would see ratios other than 1 before any update.
-        exact = engine.exact and settings.compute.dtype == "float32"
-        self._recompute_old = choice == "recompute" or (choice == "auto" and (not exact or settings.grpo.correction != "none"))
+        self._old_sources = settings.grpo.old_sources(exact=engine.exact and not settings.compute.half)
         self._progress = Progress(policy, settings, steps=settings.steps, run=run, checkpoints=checkpoints, save_model=save_model)
         self._dead_steps = 0
         self._watch = Watch(settings.convergence, settings.monitor)
@@ -133,8 +131,7 @@ class GrpoTrainer:
         generating = time.monotonic() - began - grading
         scored = scale_rollout(groups, settings.grpo)
         parts = cut_by_question(scored, settings.grpo.mini_batches, seed=derive_seed(settings.seed, "cut", number))
-        # Until the first update the policy is the one that sampled, so that update's own pass can say what pi_old was.
-        fixed = [self._fix(part, cap, "scored" if index else "of_update") for index, part in enumerate(parts)]
+        fixed = [self._fix(part, cap, old) for part, old in zip(parts, self._old_sources, strict=True)]
         timings = {"generate": generating, "reward": grading, "score": time.monotonic() - began - generating - grading}
         for part, packs in zip(parts, fixed, strict=True):
             self._one_update(part, packs, {name: seconds / len(parts) for name, seconds in timings.items()}, drawn)
@@ -172,7 +169,7 @@ class GrpoTrainer:
         seed = derive_seed(self._settings.seed, "draw", draw) if draw else self._settings.seed
         return questions_of_rollout(self._environment.problems, number, self._settings.rollout.prompts_per_rollout, seed=seed)
 
-    def _fix(self, groups: Sequence[ScoredGroup], cap: int, recomputed: OldLogprobs) -> list[FixedPack]:
+    def _fix(self, groups: Sequence[ScoredGroup], cap: int, old: OldLogprobs) -> list[FixedPack]:
         settings = self._settings
         skip = settings.compute.skip_groups_without_signal
         return fix_logprobs(
@@ -180,7 +177,7 @@ class GrpoTrainer:
             self._policy,
             self._reference,
             temperature=settings.rollout.temperature,
-            old=recomputed if self._recompute_old else "sampler",
+            old=old,
             settings=settings.compute,
         )
 

@@ -5,14 +5,14 @@ Shapes: T completion tokens of one pack.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from zero2r1.grpo.config import GrpoSettings
+from zero2r1.grpo.config import GrpoSettings, OldLogprobs
 from zero2r1.grpo.loss import GrpoLoss, grpo_loss
 from zero2r1.grpo.reference import Reference
 from zero2r1.training.config import ComputeSettings
@@ -25,12 +25,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-OldLogprobs = Literal["sampler", "scored", "of_update"]
-"""Where pi_old comes from: what the sampler said; a pass over the tokens; or the update's own pass, while the policy is still the one
-that sampled: its first update after a rollout, which then costs no pass of its own."""
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FixedPack:
     """A pack with the log-probabilities that stay fixed while the policy moves."""
 
@@ -64,10 +59,10 @@ def fix_logprobs(
     if reference is None or not batches:
         return fixed
     with reference.scoring() as model:  # once for all of them: it may have to be fetched
-        return [dataclasses.replace(pack, ref_logprobs=score(model, pack.batch)) for pack in fixed]
+        return [replace(one, ref_logprobs=score(model, one.batch)) for one in fixed]
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class UpdateStats:
     """What one update did. Per-token figures are means over the tokens it trained on."""
 

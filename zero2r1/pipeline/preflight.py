@@ -172,13 +172,13 @@ def device_room(device: torch.device) -> int | None:
 
 def _too_small(needed: int, room: int, settings: ZeroSettings) -> str:
     """What to change where training does not fit a GPU."""
-    compute, reference = settings.compute, settings.grpo.beta > 0 and settings.lora is None
+    compute = settings.compute
+    offload = '["optimizer", "reference"]' if settings.grpo.beta > 0 and settings.lora is None else '["optimizer"]'
     ways = [
         *(["--compute.gradient_checkpointing=true"] if not compute.gradient_checkpointing else []),
         *(["--compute.dtype=bfloat16"] if not compute.half else []),
         *([f"a lower --compute.tokens_per_micro_batch than {compute.tokens_per_micro_batch}"]),
-        *(['--compute.offload=["optimizer", "reference"]'] if not compute.offload and reference else []),
-        *(['--compute.offload=["optimizer"]'] if not compute.offload and not reference else []),
+        *([f"--compute.offload={offload}"] if not compute.offload else []),
         f"a lower --rollout.max_rows than {settings.rollout.max_rows}",
         *(["--lora.rank=16"] if settings.lora is None else []),
     ]

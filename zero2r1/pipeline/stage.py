@@ -21,7 +21,6 @@ from zero2r1.rollout.torch_engine import TorchEngine
 from zero2r1.sft.examples import SftExample
 from zero2r1.template import TEMPLATES, render, write_cold_start, write_thinking
 from zero2r1.training.config import ComputeSettings, LoraSettings, SamplerSettings, refuse_processes
-from zero2r1.training.step import head_options
 from zero2r1.types import Grader, Message, Problem
 
 
@@ -68,9 +67,9 @@ class Stage:
         options: dict[str, Any] = {
             "token_budget": sampler.token_budget,
             "max_rows": sampler.max_rows,
-            "autocast": torch.bfloat16 if compute.dtype == "bfloat16" else None,
+            "autocast": torch.bfloat16 if compute.half else None,
             "onednn": compute.onednn != "off",
-            "half_head": head_options(compute)["half_head"],
+            "half_head": compute.half_head,
         }
         policy, tokenizer = self.policy, self.tokenizer
 

@@ -109,7 +109,7 @@ class Planner:
         longest = self.rows.longest_prompt + rollout.cap_at(section.steps)
         answers = rollout.prompts_per_rollout * rollout.group_size
         cache = max(self.cache(shape, rollout, answers, longest), self.evaluation_cache(shape, rollout))
-        half, adapters = compute.dtype == "bfloat16", adapters_of(section.lora, shape)
+        half, adapters = compute.half, adapters_of(section.lora, shape)
         training = training_peak(
             shape,
             tokens=max(longest, min(compute.tokens_per_micro_batch, answers // section.grpo.mini_batches * longest)),
@@ -154,7 +154,7 @@ class Planner:
         one = checkpoint_bytes(shape.parameters, adapters=adapters)
         sampler = self.settings.zero.rollout
         cache = self.evaluation_cache(shape, sampler)
-        half = settings.compute.dtype == "bfloat16"
+        half = settings.compute.half
         processes = 1 if adapters else sampler.processes  # several sample whole models only
         measuring = sampling_peak(shape, half=half, cache=cache, processes=processes, moments=True, adapters=adapters)
         if settings.lora is not None:
@@ -305,7 +305,7 @@ def _reward_model_peak(shape: ModelShape, settings: RewardModelSettings) -> Peak
         shape,
         tokens=max(longest, compute.tokens_per_micro_batch),
         longest=settings.max_length,
-        half=compute.dtype == "bfloat16",
+        half=compute.half,
         checkpointing=compute.gradient_checkpointing,
         scalar_head=True,
         offload=compute.offload,

@@ -19,16 +19,15 @@ def write_sft_compute(run: RunDir) -> Compute:
 def write_rl_compute(run: RunDir, stage: Stage, settings: ZeroSettings) -> Compute:
     """Count what RL on the stage's policy computed, from the metrics of its finished run, and keep it in the run's folder.
 
-    A pass that only reads is made by a reference (beta above 0), and by old log-probabilities where the
-    sampler's are not used, of all updates of a rollout but the first.
+    A pass that only reads is made by a reference (beta above 0), and by updates whose old log-probabilities neither
+    the sampler nor their own pass knows.
     """
     grpo, compute = settings.grpo, settings.compute
-    inexact = not stage.engine.exact or compute.dtype != "float32"
-    recomputed = grpo.old_logprobs == "recompute" or (grpo.old_logprobs == "auto" and inexact)
+    old = grpo.old_sources(exact=stage.engine.exact and not compute.half)
     found = rl_compute(
         run.metrics(),
         parameters=multiplied_parameters(stage.policy),
-        scoring_passes=int(grpo.beta > 0) + recomputed * (1 - 1 / grpo.mini_batches),
+        scoring_passes=int(grpo.beta > 0) + old.count("scored") / len(old),
         skips_groups_without_signal=grpo.filter_zero_variance or (compute.skip_groups_without_signal and grpo.beta == 0),
     )
     return _kept(run, found)

@@ -49,7 +49,6 @@ class ExactDecoder:
         layout = DecodeAttention(rows.cache, lengths, rows.longest)
         logits = self._forward(rows.last_tokens[: rows.active], lengths, layout)
         lengths += 1
-        rows.appended()
         return rows.record(0, logits)
 
 
@@ -119,7 +118,6 @@ class BucketDecoder:
             return self._exact.step()
         self._state.active.fill_(rows.active)
         self._run(bucket_of(rows.active, rows.longest + 1, most_rows=cache.rows, most_positions=cache.positions))
-        rows.appended()
         return rows.drawn(0, self._state.over[: rows.active].tolist())  # the one thing that is asked of the device
 
 

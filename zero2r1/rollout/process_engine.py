@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from zero2r1 import process
 from zero2r1.rollout.engine import Finished, Request
 from zero2r1.rollout.engine_worker import SharedWeights
 from zero2r1.rollout.torch_engine import TorchEngine
@@ -124,8 +125,9 @@ class ProcessEngine:
         if processes < 2:
             raise ValueError(f"processes must be at least 2, got {processes}: one process samples with a TorchEngine")
         self._model, self._decode, self._processes, self._save = model, decode, processes, save
-        self._limits: dict[str, Any] = {"token_budget": token_budget, "max_rows": max_rows}
-        self._limits |= {"autocast": autocast, "onednn": onednn, "half_head": half_head}
+        self._limits: dict[str, Any] = {
+            "token_budget": token_budget, "max_rows": max_rows, "autocast": autocast, "onednn": onednn, "half_head": half_head,
+        }  # fmt: skip
         self._own = TorchEngine(model, decode, **self._limits)
         self._version = 0
         self._queue: dict[int, Request] = {}
@@ -333,8 +335,7 @@ class _Child:
             RuntimeError: the process is gone.
         """
         try:
-            self._sink.write(json.dumps(value, separators=(",", ":")).encode() + b"\n")
-            self._sink.flush()
+            process.write_whole(self._sink, json.dumps(value, separators=(",", ":")).encode() + b"\n")
         except BrokenPipeError:
             raise self._lost() from None
 

@@ -36,8 +36,13 @@ class Done:
 class _Owner:
     request: Request
     index: int
-    length: int  # tokens in the cache, as in ``lengths``
+    prompt: int  # its tokens
     count: int = 0  # tokens drawn, as in ``counts``
+
+    @property
+    def length(self) -> int:
+        """Tokens in the cache, as in ``lengths``: all but the one drawn last."""
+        return self.prompt + self.count - 1
 
 
 class Rows:
@@ -86,11 +91,6 @@ class Rows:
         self.uniforms[row, : params.max_new_tokens] = numbers.to(self.uniforms.device)
         self._owners.append(_Owner(request, index, keys.shape[2]))
         self.active += 1
-
-    def appended(self) -> None:
-        """The token drawn last in every active row is in the cache now; ``lengths`` says so already."""
-        for owner in self._owners:
-            owner.length += 1
 
     def record(self, first: int, logits: Tensor) -> list[Done]:
         """Draw a token for rows ``first`` to ``active - 1`` from logits [R, V]; remove and return what finished."""

@@ -51,6 +51,11 @@ class ComputeSettings(Settings):
         """Whether a pass is computed in bfloat16."""
         return self.dtype == "bfloat16"
 
+    @property
+    def half_head(self) -> bool:
+        """Whether the head's product is in bfloat16 too."""
+        return self.half and not self.float32_logits
+
 
 class SamplerSettings(Settings):
     """How much the embedded engine decodes at a time. Changes time and memory, not what is sampled, beyond rounding."""

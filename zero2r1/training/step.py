@@ -42,7 +42,7 @@ def training_context(model: PreTrainedModel, settings: ComputeSettings, device: 
 
 def head_options(settings: ComputeSettings) -> dict[str, bool]:
     """What the settings ask of :func:`~zero2r1.training.logprobs.completion_logprobs`."""
-    return {"half_head": settings.half and not settings.float32_logits, "onednn": settings.onednn == "all"}
+    return {"half_head": settings.half_head, "onednn": settings.onednn == "all"}
 
 
 def clip_and_step(

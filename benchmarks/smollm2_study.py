@@ -5,7 +5,8 @@
     --steps=2 --evaluation.problems=8                 any setting of the recipe
 
 Every arm starts from the same weights and sees the same questions: `rl` as the recipe says, `format_only` paid for the layout alone,
-`shuffled` with the rewards of each group dealt out at random. OUT holds a run folder for each, study.json, study.md and verdict.json.
+`shuffled` with the rewards of each group dealt out at random. OUT holds a run folder for each, study.json, study.md, verdict.json and
+figures (right answers and layout, entropy, length against steps).
 Figures are means over held-out problems; intervals are 95 %, from a bootstrap over problems, paired with the base.
 """
 
@@ -28,6 +29,8 @@ from zero2r1.pipeline.evaluations import claim_lines, judge_run, keep_evaluation
 from zero2r1.pipeline.rl import Extras, run_rl
 from zero2r1.pipeline.stage import Stage
 from zero2r1.pipeline.world import measure
+from zero2r1.report.charts import Band, Curve, Point, Tone, line_chart, standalone
+from zero2r1.report.wording import Z95
 from zero2r1.run_dir import RunDir
 from zero2r1.types import Problem
 
@@ -38,6 +41,15 @@ ARMS: Mapping[str, Callable[[ZeroSettings], dict[str, Any]]] = {
 }
 """What an arm changes of the recipe."""
 TRANSCRIPTS = 3
+FIGURES: Mapping[str, tuple[str, dict[str, str]]] = {
+    "shares": ("share of answers", {"rewards/accuracy/mean": "right", "rewards/format/mean": "in the layout"}),
+    "entropy": ("nats a token", {"entropy": "entropy"}),
+    "length": ("tokens an answer", {"completions/mean_length": "length"}),
+}
+"""File of a figure -> title of its axis, and which metrics it shows under which name."""
+TONES_OF_CURVES: tuple[Tone, Tone] = ("c1", "c2")
+WINDOW = 5
+"""Steps whose mean a curve shows."""
 KINDS = {"wrong before, right after": (False, True), "right before, wrong after": (True, False), "wrong before and after": (False, False)}
 
 
@@ -188,6 +200,34 @@ def answers_of(file: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def figure(study: Study, arms: Sequence[str], name: str) -> str:
+    """Curves of the trainings side by side; where there are shares, held-out pass@1 before and after with 95 % intervals."""
+    axis, metrics = FIGURES[name]
+    bands = []
+    for arm in arms:
+        rows = RunDir.open(study.out / arm).metrics()
+        curves = [
+            Curve(points=smoothed([(row["step"], row[metric]) for row in rows if metric in row]), tone=tone, label=label)
+            for tone, (metric, label) in zip(TONES_OF_CURVES, metrics.items(), strict=False)
+        ]
+        if name == "shares":
+            ends = {0.0: "base", float(study.settings.steps): arm}
+            points = tuple(held_out(study, x, evaluation) for x, evaluation in ends.items())
+            curves.append(Curve(points=points, tone="c6", label="right, held out", marks=True))
+        bands.append(Band(title=arm.replace("_", " "), steps=study.settings.steps, curves=tuple(curves)))
+    return standalone(line_chart(bands, y_title=axis, describe=f"{axis} of {', '.join(arms)}", share=name == "shares"))
+
+
+def smoothed(values: Sequence[tuple[float, float]]) -> tuple[Point, ...]:
+    windows = [values[max(0, i - WINDOW + 1) : i + 1] for i in range(len(values))]
+    return tuple(Point(x=window[-1][0], y=_mean([value for _, value in window])) for window in windows)
+
+
+def held_out(study: Study, x: float, evaluation: str) -> Point:
+    measured = RunDir.open(study.out / evaluation).read_json(f"evals/{evaluation}.json")["figures"]
+    return Point(x=x, y=measured["pass@1"], error=Z95 * measured["pass@1/stderr"])
+
+
 def markdown(found: Mapping[str, Any], settings: ZeroSettings) -> str:
     """The tables and transcripts of a study."""
     arms = found["arms"]
@@ -251,6 +291,8 @@ def main() -> None:
         out = RunDir(study.out)
         verdicts, missing = judge_run(out, asked.claims, folders=[study.out / name for name in done])
         out.write_json("study.json", found)
+        for name in FIGURES if len(done) > 1 else ():
+            out.write_text(f"figures/{name}.svg", figure(study, [one for one in done if one != "base"], name))
         out.write_text("study.md", markdown(found, study.settings) + "\n```\n" + claim_lines(verdicts, missing) + "\n```\n")
     print((study.out / "study.md").read_text(encoding="utf-8"))
 

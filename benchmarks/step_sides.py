@@ -56,7 +56,7 @@ def _zero2r1_step(case: Case, batch: Batch, clock: Clock, side: Mapping[str, Any
     shared = {"prompt": "", "answer": None, "verifier": "", "domain": "", "language": "", "source": "", "licence": "", "split": ""}
     problems = [Problem(id=str(i), **shared) for i in range(case.prompts)]
     rewards = np.array(batch.rewards).reshape(case.prompts, case.group)
-    _force_lengths(np.array(batch.lengths).reshape(case.prompts, case.group))
+    force_lengths(np.array(batch.lengths).reshape(case.prompts, case.group))
     groups, _ = clock.timed("generate", sample_groups)(
         engine,
         problems,
@@ -78,7 +78,7 @@ def _zero2r1_step(case: Case, batch: Batch, clock: Clock, side: Mapping[str, Any
         update(policy, [side["optimizer"]], packs, temperature=1.0, max_grad_norm=1.0, grpo=grpo, compute=compute)
 
 
-def _force_lengths(lengths: np.ndarray) -> None:
+def force_lengths(lengths: np.ndarray) -> None:
     """Make every row stop after ``lengths[request, sample]`` tokens and nowhere else."""
     from zero2r1.rollout.rows import Rows
 

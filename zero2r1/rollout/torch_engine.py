@@ -22,6 +22,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from zero2r1.models.attention import backbone_forward
+from zero2r1.models.lean_backbone import Backbone, backbone_without_gradient
 from zero2r1.models.packed_linear import available, packed_linears
 from zero2r1.models.twin import Twin
 from zero2r1.rollout.decoding import BucketDecoder, Decoder, ExactDecoder, Forward, can_be_captured
@@ -50,6 +51,7 @@ class _Sampled:
     """The model that is sampled, and in which way."""
 
     model: PreTrainedModel
+    backbone: Backbone
     casts: torch.dtype | None
     """What autocast computes in; ``None``: there is none."""
     ready: Callable[[], AbstractContextManager[None]]
@@ -60,7 +62,7 @@ class _Sampled:
 
     def hidden(self, token_ids: Tensor, positions: Tensor, layout: Any) -> Tensor:
         with torch.autocast(token_ids.device.type, dtype=self.casts or torch.bfloat16, enabled=self.casts is not None):
-            return backbone_forward(self.model, token_ids, positions, layout)
+            return self.backbone(token_ids, positions, layout)
 
     def logits(self, hidden: Tensor) -> Tensor:
         head = self.model.get_output_embeddings()
@@ -77,7 +79,9 @@ def _model_itself(model: PreTrainedModel, autocast: torch.dtype | None, *, onedn
     # Weights cannot change while completions are under way (see load_weights), so packed copies stay true.
     packs = half or (onednn and autocast is None)
     ready = partial(packed_linears, model, enabled=packs, half=half, half_head=half_head)
-    return _Sampled(model=model, casts=None if half else autocast, ready=ready, decoder_of=ExactDecoder)
+    casts = None if half else autocast
+    backbone = backbone_without_gradient(model) if casts is None else partial(backbone_forward, model)
+    return _Sampled(model=model, backbone=backbone, casts=casts, ready=ready, decoder_of=ExactDecoder)
 
 
 def _twin_of(model: PreTrainedModel, autocast: torch.dtype | None, *, capture: bool) -> _Sampled:
@@ -86,6 +90,7 @@ def _twin_of(model: PreTrainedModel, autocast: torch.dtype | None, *, capture: b
     twin = Twin(model, half=half)
     return _Sampled(
         model=twin.model,
+        backbone=partial(backbone_forward, twin.model),
         casts=autocast,
         ready=twin.fresh,
         decoder_of=partial(BucketDecoder, capture=capture),

@@ -19,14 +19,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from step_workload import CASES, EOS, Batch, Case, draw_batch, save_model
 
-Decode = Callable[[int, Batch], int]
-"""Number of a batch and the batch -> row-steps that were computed for it."""
+Decode = Callable[[int, Batch], None]
+"""Decodes a batch, which has a number."""
 
 
 def zero2r1(case: Case, folder: Path, dtype: str, slots: int, *, waves: bool = False) -> Decode:
@@ -47,19 +47,18 @@ def zero2r1(case: Case, folder: Path, dtype: str, slots: int, *, waves: bool = F
     engine = TorchEngine(policy, lambda _: "", max_rows=slots, autocast=torch.bfloat16 if half else None, half_head=half)
     params = SamplingParams(max_new_tokens=case.cap, stop_token_ids=(EOS,))
 
-    def decode(number: int, batch: Batch) -> int:
+    def decode(number: int, batch: Batch) -> None:
         force_lengths(np.array(batch.lengths).reshape(case.prompts, case.group))
         seeds = [tuple(range(i * case.group, (i + 1) * case.group)) for i in range(case.prompts)]
         requests = [Request(id=i, prompt_ids=ids, seeds=seeds[i], params=params) for i, ids in enumerate(batch.prompts)]
         each = slots // case.group if waves else case.prompts
-        before, found = engine.decoded_rows, 0
+        found = 0
         for first in range(0, case.prompts, each):
             engine.submit(requests[first : first + each])
             found += sum(len(done.completion.token_ids) for done in engine.stream())
         if found != sum(batch.lengths):
             raise RuntimeError(f"{found} tokens instead of {sum(batch.lengths)}")
         engine.load_weights(None, number + 1)
-        return engine.decoded_rows - before
 
     return decode
 
@@ -73,7 +72,7 @@ def vllm(case: Case, folder: Path, dtype: str, slots: int) -> Decode:
 
     model = LLM(str(folder), dtype=dtype, enforce_eager=True, max_num_seqs=slots, max_model_len=512, disable_log_stats=True)
 
-    def decode(number: int, batch: Batch) -> int:
+    def decode(number: int, batch: Batch) -> None:
         prompts = [{"prompt_token_ids": list(ids)} for ids in batch.prompts for _ in range(case.group)]
         params = [
             SamplingParams(temperature=1.0, max_tokens=length, ignore_eos=True, logprobs=0, detokenize=False, seed=i)
@@ -82,7 +81,6 @@ def vllm(case: Case, folder: Path, dtype: str, slots: int) -> Decode:
         found = [len(done.outputs[0].token_ids) for done in model.generate(prompts, params, use_tqdm=False)]
         if tuple(found) != batch.lengths:
             raise RuntimeError(f"lengths {found} instead of {batch.lengths}")
-        return sum(found)
 
     return decode
 
@@ -104,8 +102,8 @@ def worker(arguments: argparse.Namespace, case: Case) -> None:
     for number in range(1 + arguments.steps):  # the first one warms up
         batch = draw_batch(case, 1 + number)
         began = time.perf_counter()
-        computed = decode(number, batch)
-        rows.append({"seconds": time.perf_counter() - began, "tokens": sum(batch.lengths), "rows": computed})
+        decode(number, batch)
+        rows.append({"seconds": time.perf_counter() - began, "tokens": sum(batch.lengths)})
     print(json.dumps(rows[1:]))
 
 
@@ -127,16 +125,15 @@ def table(found: dict[str, list[list[dict[str, float]]]]) -> list[str]:
     """A row a side: the median over rounds of each round's median; the ratio is to the first side, round by round."""
     rate = {side: [statistics.median(row["tokens"] / row["seconds"] for row in rows) for rows in rounds] for side, rounds in found.items()}
     first = next(iter(rate.values()))
-    lines = ["| side | tokens/s | seconds a batch | times the first side | row-steps a token |", "| --- | --- | --- | --- | --- |"]
+    lines = ["| side | tokens/s | seconds a batch | times the first side |", "| --- | --- | --- | --- |"]
     for side, rounds in found.items():
         seconds = statistics.median(statistics.median(row["seconds"] for row in rows) for rows in rounds)
         ratio = statistics.median(mine / other for mine, other in zip(rate[side], first, strict=True))
-        steps = statistics.median(row["rows"] / row["tokens"] for rows in rounds for row in rows)
-        lines.append(f"| {side} | {statistics.median(rate[side]):.0f} | {seconds:.2f} | {ratio:.2f} | {steps:.2f} |")
+        lines.append(f"| {side} | {statistics.median(rate[side]):.0f} | {seconds:.2f} | {ratio:.2f} |")
     return lines
 
 
-def main(flags: Sequence[str] | None = None) -> None:
+def main() -> None:
     """Measure and print the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--case", choices=CASES, default="b135")
@@ -150,10 +147,10 @@ def main(flags: Sequence[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=2)
     for hidden in ("worker", "model"):
         parser.add_argument(f"--{hidden}", help=argparse.SUPPRESS)
-    arguments = parser.parse_args(flags)
+    arguments = parser.parse_args()
     case = CASES[arguments.case]
     arguments.prompts = arguments.prompts or case.prompts
-    case = dataclasses.replace(case, prompts=arguments.prompts, without_signal=1)
+    case = dataclasses.replace(case, prompts=arguments.prompts)
     arguments.slots = arguments.slots or case.outputs
     if arguments.slots % case.group:
         parser.error(f"--slots {arguments.slots} is no multiple of the {case.group} outputs a question has")

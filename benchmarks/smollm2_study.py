@@ -36,7 +36,7 @@ from zero2r1.types import Problem
 
 ARMS: Mapping[str, Callable[[ZeroSettings], dict[str, Any]]] = {
     "rl": lambda settings: {},
-    "format_only": lambda settings: {"reward": RewardSettings(weights={"format": 1.0})},
+    "format_only": lambda settings: {"reward": RewardSettings(weights={"accuracy": 0.0, "format": 1.0})},  # accuracy is only recorded
     "shuffled": lambda settings: {"shuffle_rewards": True},
 }
 """What an arm changes of the recipe."""

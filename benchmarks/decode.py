@@ -15,7 +15,6 @@ import dataclasses
 import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -23,7 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from step_workload import CASES, EOS, Batch, Case, draw_batch, save_model
+from step_workload import CASES, EOS, Batch, Case, draw_batch, in_own_process, save_model
 
 Decode = Callable[[int, Batch], None]
 """Decodes a batch, which has a number."""
@@ -109,15 +108,11 @@ def worker(arguments: argparse.Namespace, case: Case) -> None:
 
 def measure(arguments: argparse.Namespace, side: str, model: str) -> list[dict[str, float]]:
     """One process of a side."""
-    command = [arguments.vllm if side == "vllm" else sys.executable, __file__, "--worker", side, "--model", model]
+    command = [__file__, "--worker", side, "--model", model]
     for name in ("case", "dtype", "prompts", "slots", "steps", "threads"):
         command += [f"--{name}", str(getattr(arguments, name))]
-    path = os.pathsep.join(filter(None, (str(Path(__file__).resolve().parent.parent), os.environ.get("PYTHONPATH"))))
-    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": str(arguments.threads), "TRANSFORMERS_VERBOSITY": "error"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(f"{side} failed:\n{done.stderr[-4000:]}")
-    rows: list[dict[str, float]] = json.loads(done.stdout.splitlines()[-1])
+    python = arguments.vllm if side == "vllm" else sys.executable
+    rows: list[dict[str, float]] = in_own_process(side, command, threads=arguments.threads, python=python)
     return rows
 
 

@@ -17,15 +17,13 @@ import json
 import math
 import os
 import statistics
-import subprocess
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from step_sides import run_trl, run_zero2r1
-from step_workload import CASES, PHASES, SIDES, draw_batch, save_model
+from step_workload import CASES, PHASES, SIDES, draw_batch, in_own_process, save_model
 
 
 def peak_memory() -> int:
@@ -50,30 +48,11 @@ def worker(arguments: argparse.Namespace) -> None:
 
 def run_worker(arguments: argparse.Namespace, side: str, model: str, round_number: int) -> dict[str, Any]:
     first = 1 + round_number * (arguments.warmup + arguments.steps)
-    command = [sys.executable, __file__, "--worker", side, "--model", model, "--first", str(first), "--case", arguments.case]
-    command += [
-        "--steps",
-        str(arguments.steps),
-        "--warmup",
-        str(arguments.warmup),
-        "--threads",
-        str(arguments.threads),
-        "--dtype",
-        arguments.dtype,
-    ]
-    root = str(Path(__file__).resolve().parent.parent)
-    path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
-    environment = {
-        **os.environ,
-        "OMP_NUM_THREADS": str(arguments.threads),
-        "PYTHONPATH": path,
-        "TRANSFORMERS_VERBOSITY": "error",
-    }
+    command = [__file__, "--worker", side, "--model", model, "--first", str(first)]
+    for name in ("case", "steps", "warmup", "threads", "dtype"):
+        command += [f"--{name}", str(getattr(arguments, name))]
     load = os.getloadavg()[0]
-    finished = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    if finished.returncode:
-        raise SystemExit(f"{side} failed:\n{finished.stderr[-4000:]}")
-    return {**json.loads(finished.stdout.splitlines()[-1]), "round": round_number, "load_before": load}
+    return {**in_own_process(side, command, threads=arguments.threads), "round": round_number, "load_before": load}
 
 
 def summary(runs: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:

@@ -29,7 +29,8 @@ from zero2r1.pipeline.evaluations import claim_lines, judge_run, keep_evaluation
 from zero2r1.pipeline.rl import Extras, run_rl
 from zero2r1.pipeline.stage import Stage
 from zero2r1.pipeline.world import measure
-from zero2r1.report.charts import Band, Curve, Point, Tone, line_chart, standalone
+from zero2r1.report.charts import TONES, Band, Curve, Point, line_chart, standalone
+from zero2r1.report.figures import smoothed
 from zero2r1.report.wording import Z95
 from zero2r1.run_dir import RunDir
 from zero2r1.types import Problem
@@ -47,9 +48,6 @@ FIGURES: Mapping[str, tuple[str, dict[str, str]]] = {
     "length": ("tokens an answer", {"completions/mean_length": "length"}),
 }
 """File of a figure -> title of its axis, and which metrics it shows under which name."""
-TONES_OF_CURVES: tuple[Tone, Tone] = ("c1", "c2")
-WINDOW = 5
-"""Steps whose mean a curve shows."""
 KINDS = {"wrong before, right after": (False, True), "right before, wrong after": (True, False), "wrong before and after": (False, False)}
 
 
@@ -207,8 +205,8 @@ def figure(study: Study, arms: Sequence[str], name: str) -> str:
     for arm in arms:
         rows = RunDir.open(study.out / arm).metrics()
         curves = [
-            Curve(points=smoothed([(row["step"], row[metric]) for row in rows if metric in row]), tone=tone, label=label)
-            for tone, (metric, label) in zip(TONES_OF_CURVES, metrics.items(), strict=False)
+            Curve(points=smoothed(rows, metric), tone=tone, label=label)
+            for tone, (metric, label) in zip(TONES, metrics.items(), strict=False)
         ]
         if name == "shares":
             ends = {0.0: "base", float(study.settings.steps): arm}
@@ -216,11 +214,6 @@ def figure(study: Study, arms: Sequence[str], name: str) -> str:
             curves.append(Curve(points=points, tone="c6", label="right, held out", marks=True))
         bands.append(Band(title=arm.replace("_", " "), steps=study.settings.steps, curves=tuple(curves)))
     return standalone(line_chart(bands, y_title=axis, describe=f"{axis} of {', '.join(arms)}", share=name == "shares"))
-
-
-def smoothed(values: Sequence[tuple[float, float]]) -> tuple[Point, ...]:
-    windows = [values[max(0, i - WINDOW + 1) : i + 1] for i in range(len(values))]
-    return tuple(Point(x=window[-1][0], y=_mean([value for _, value in window])) for window in windows)
 
 
 def held_out(study: Study, x: float, evaluation: str) -> Point:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -96,6 +100,20 @@ def save_model(case: Case, folder: Path) -> None:
     )
     torch.manual_seed(0)
     model_class(config).save_pretrained(folder)
+
+
+def in_own_process(side: str, arguments: Sequence[str], *, threads: int, python: str = sys.executable) -> Any:
+    """Run a script with this source tree, one side of a comparison, by so many threads; the JSON in the last line of its output.
+
+    Raises:
+        SystemExit: it failed.
+    """
+    path = os.pathsep.join(filter(None, (str(Path(__file__).resolve().parent.parent), os.environ.get("PYTHONPATH"))))
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONPATH": path, "TRANSFORMERS_VERBOSITY": "error"}
+    finished = subprocess.run([python, *arguments], env=environment, capture_output=True, text=True, check=False)
+    if finished.returncode:
+        raise SystemExit(f"{side} failed:\n{finished.stderr[-4000:]}")
+    return json.loads(finished.stdout.splitlines()[-1])
 
 
 class Clock:

@@ -58,7 +58,7 @@ def _band(record: RunRecord, stage: StageRun, wanted: Sequence[Wanted], controls
     curves = []
     for statistic, metric, label, tone in wanted:
         points = _held_out(record, stage, statistic)
-        training = _training(stage.metrics, metric) if metric else ()
+        training = smoothed(stage.metrics, metric) if metric else ()
         if training:
             curves.append(Curve(points=training, tone=tone, label="" if points else label))
         if points:
@@ -92,7 +92,8 @@ def _course_of_evaluations(record: RunRecord, stage: StageRun) -> list[tuple[flo
     return found + ([(last, named[after])] if after in named else [])
 
 
-def _training(rows: Sequence[Mapping[str, Any]], metric: str) -> tuple[Point, ...]:
+def smoothed(rows: Sequence[Mapping[str, Any]], metric: str) -> tuple[Point, ...]:
+    """What a training recorded of a metric, each point the mean of its last :data:`WINDOW` values."""
     values = [(float(row["step"]), value) for row in rows if (value := number(row.get(metric))) is not None]
     windows = [values[max(0, i - WINDOW + 1) : i + 1] for i in range(len(values))]
     return tuple(Point(x=window[-1][0], y=sum(value for _, value in window) / len(window)) for window in windows)
@@ -132,7 +133,7 @@ def metric_figure(
         curves = [
             Curve(points=points, tone=TONES[i % len(TONES)], label=label)
             for i, (metric, label) in enumerate(wanted)
-            if (points := _training(stage.metrics, metric))
+            if (points := smoothed(stage.metrics, metric))
         ]
         if curves:
             bands.append(Band(title=stage.title, steps=float(stage.last_step or 0), curves=tuple(curves), marker=marker))

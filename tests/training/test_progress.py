@@ -116,9 +116,14 @@ def test_a_model_that_is_trained_whole_is_stored_once(tmp_path: Path) -> None:
 
 def test_a_part_goes_on_beside_the_weights_it_was_trained_beside_or_not_at_all(tmp_path: Path) -> None:
     progress_of(adapted(), tmp_path, Record()).save()
-    # Two layers of five matrices without an adapter, embedding and head; norms begin at 1 in every model.
-    with pytest.raises(ValueError, match=r"E002 resume: .* beside other weights than the model has now \(lm_head\.weight and 11 more"):
+    # Two layers of seven matrices, embedding and head; norms begin at 1 in every model.
+    with pytest.raises(ValueError, match=r"E002 resume: .* beside other weights than the model has now \(lm_head\.weight and 15 more"):
         progress_of(adapted(base=2), tmp_path, Record()).resume()
+    under_an_adapter = adapted()
+    with torch.no_grad():
+        under_an_adapter.model.layers[0].mlp.up_proj.base_layer.weight[0, 0] += 1e-4
+    with pytest.raises(ValueError, match=r"than the model has now \(model\.layers\.0\.mlp\.up_proj\.weight and 0 more"):
+        progress_of(under_an_adapter, tmp_path, Record()).resume()
     with pytest.raises(BrokenCheckpoint, match=r"has 8 trained parameters beside frozen ones, and this model 8: \['model"):
         progress_of(adapted(rank=1), tmp_path, Record()).resume()
     with pytest.raises(BrokenCheckpoint, match="has 8 trained parameters beside frozen ones, and this model 20"):

@@ -125,14 +125,17 @@ def adapters_off(model: nn.Module) -> Iterator[None]:
 
 
 def merged_state(model: nn.Module) -> dict[str, Tensor]:
-    """The weights of the ordinary model that computes the same, under its own names. What no adapter touches is not copied."""
+    """The weights of the ordinary model that computes the same, under its own names. What no adapter touches is not copied.
+
+    Merged weights lie in the host's memory: a device that has room for the model and its adapters need not have it for these as well.
+    """
     adapters, layers = adapter_parameters(model), dict(_adapted(model))
     state: dict[str, Tensor] = {}
     with torch.no_grad():
         for name, tensor in model.state_dict().items():
             layer, inside, part = name.rpartition(".base_layer.")
             if inside and layer in layers:
-                state[f"{layer}.{part}"] = effective_weight(layers[layer]).detach() if part == "weight" else tensor
+                state[f"{layer}.{part}"] = effective_weight(layers[layer]).detach().cpu() if part == "weight" else tensor
             elif name not in adapters:
                 state[name] = tensor
     return state

@@ -23,6 +23,7 @@ from zero2r1.checkpoint import (
     optimizer_tensors,
     save_checkpoint,
 )
+from zero2r1.models.adapters import merged_state
 from zero2r1.training.config import ComputeSettings, OptimizerSettings
 from zero2r1.training.loop import RunRecord, diverged
 from zero2r1.training.offload import keep_state_on_host, put_state_away
@@ -140,8 +141,8 @@ class Progress:
         self._check(found)
         tensors = found.tensors()
         if self._part:
-            self._check_base(found)
             _load_part(self._part, {name.removeprefix(_TRAINED): t for name, t in tensors.items() if name.startswith(_TRAINED)})
+            self._check_base(found)
         else:
             load_weights(self._model, found.model_tensors())
         load_optimizer_tensors(self.optimizer, self._model, tensors, found.state["optimizer"])
@@ -164,10 +165,10 @@ class Progress:
         )
 
     def _check_base(self, found: Checkpoint) -> None:
-        """What is not trained comes from the model's folder and not from the checkpoint: it must be what it was."""
-        here = self._model.state_dict()
+        """What is not trained comes from the model's folder and not from the checkpoint: with the trained part it must be what it was."""
+        here, untouched = merged_state(self._model), self._model.state_dict().keys()
         shared = {name: saved for name, saved in found.model_tensors().items() if name in here and name not in self._part}
-        changed = [name for name, saved in shared.items() if not torch.equal(saved, here[name].cpu())]
+        changed = [name for name, saved in shared.items() if not _same(saved, here[name].cpu(), exactly=name in untouched)]
         if changed:
             raise ValueError(
                 f"E002 resume: {found.path} was trained beside other weights than the model has now ({changed[0]} and {len(changed) - 1} "
@@ -180,6 +181,11 @@ def _trained_part(model: nn.Module) -> dict[str, nn.Parameter]:
     parameters = dict(model.named_parameters())
     part = {name: parameter for name, parameter in parameters.items() if parameter.requires_grad}
     return part if len(part) < len(parameters) else {}
+
+
+def _same(saved: Tensor, here: Tensor, *, exactly: bool) -> bool:
+    """Whether weights are what they were; merged ones up to rounding, which is another on another device."""
+    return torch.equal(saved, here) if exactly else torch.allclose(saved, here, rtol=1e-5, atol=1e-7)
 
 
 def _load_part(part: Mapping[str, nn.Parameter], saved: Mapping[str, Tensor]) -> None:

@@ -115,13 +115,22 @@ def test_scaling_leaves_ungraded_outputs_out_and_keeps_every_advantage_in_its_pl
     assert groups[1].advantages == (0.0, 0.0, 0.0)
 
 
+def test_scaling_gives_no_signal_to_a_group_that_has_none():
+    """Distances from means of tenths do not add up to zero exactly; what is left of them is nobody's advantage."""
+    settings = GrpoSettings(advantage="group_mean", scaling="rollout_std")
+    unequal = [[rollout(1.2), *(rollout(0.2) for _ in range(6))], [*(rollout(1.2) for _ in range(3)), *(rollout(0.2) for _ in range(4))]]
+    groups = scored(settings, *unequal, [rollout(0.2)] * 7)
+    assert sum(value for group in groups for value in group.advantages) != 0
+    assert [group.has_signal for group in scale_rollout(groups, settings)] == [True, True, False]
+
+
 def test_groups_with_unequal_rewards_are_kept_before_others_and_all_in_their_order():
     equal, unequal = [rollout(1.0), rollout(1.0)], [rollout(1.0), rollout(0.0)]
     groups = scored(NO_KL, equal, unequal, equal, unequal, unequal)
 
-    def kept(count: int) -> list[str]:
-        return [scored.group.problem.id for scored in keep_unequal(groups, count)]
+    def kept_and_rest(count: int) -> tuple[str, ...]:
+        return tuple(" ".join(scored.group.problem.id for scored in part) for part in keep_unequal(groups, count))
 
-    assert kept(5) == ["p0", "p1", "p2", "p3", "p4"]
-    assert kept(4) == ["p0", "p1", "p3", "p4"]
-    assert kept(2) == ["p1", "p3"]
+    assert kept_and_rest(5) == ("p0 p1 p2 p3 p4", "")
+    assert kept_and_rest(4) == ("p0 p1 p3 p4", "p2")
+    assert kept_and_rest(2) == ("p1 p3", "p0 p2 p4")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from tests.rollout.test_decoding import CASES, assert_same
 from tests.rollout.test_torch_engine import requests, words
@@ -14,6 +15,7 @@ from zero2r1.models.attention import PackedAttention
 from zero2r1.models.varlen_attention import VarlenAttention
 from zero2r1.rollout.decoding import BucketDecoder, CapturedSteps
 from zero2r1.rollout.engine import SamplingParams, generate
+from zero2r1.rollout.kv_cache import BucketAttention, KVCache
 from zero2r1.rollout.torch_engine import TorchEngine
 from zero2r1.training.logprobs import completion_logprobs
 from zero2r1.training.offload import keep_state_on_host
@@ -52,6 +54,21 @@ def test_steps_are_captured_once_a_bucket_and_follow_new_weights(build):
     fresh = generate(TorchEngine(other, words, autocast=torch.bfloat16), asked)
     gaps = [abs(a.logprobs[0] - b.logprobs[0]) for x, y in zip(after, fresh, strict=True) for a, b in zip(x, y, strict=True)]
     assert max(gaps) < 1e-3
+
+
+def test_padded_attention_does_not_care_how_a_kernel_lays_out_its_result():
+    """The memory-efficient kernel returns heads and positions transposed."""
+    model = tiny_llama().to(GPU)
+    cache = KVCache(model, rows=4, positions=64, dtype=torch.bfloat16)
+    heads, kv_heads = model.config.num_attention_heads, model.config.num_key_value_heads
+    assert 1 < kv_heads < heads
+    query, key = (torch.randn(4, count, cache.keys.shape[-1], device=GPU, dtype=torch.bfloat16) for count in (heads, kv_heads))
+    found = []
+    for backend in (SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH):
+        layout = BucketAttention(cache, torch.zeros(4, dtype=torch.long, device=GPU), 64)
+        with sdpa_kernel(backend):
+            found.append(layout.attend(0, query, key, key, 0.1))
+    torch.testing.assert_close(*found, atol=0.02, rtol=0.02)
 
 
 def test_varlen_attention_is_that_of_buckets_in_bfloat16():

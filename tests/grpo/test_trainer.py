@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from statistics import fmean
 from typing import get_args
 
 import pytest
@@ -61,9 +62,16 @@ def test_questions_whose_outputs_all_earn_the_same_make_way_for_others(tmp_path)
     once, _, _ = run(tmp_path / "once", 1)
     rows, weights, record = run(tmp_path / "often", 20)
     assert max(row["frac_reward_zero_std"] for row in once) > 0 and "draws" not in once[0]
-    assert [row["frac_reward_zero_std"] for row in rows] == [0.0] * 4
-    assert all(1 < row["draws"] < 20 and row["discarded_groups"] > 0 for row in rows)
-    assert all(int(sample["gold"]) > 6 for sample in record.rollouts(1))
+    for step, row in enumerate(rows, start=1):
+        sampled, groups = record.rollouts(step), 6 + int(row["discarded_groups"])
+        # All that was sampled is on record, and figures are of all of it; what was trained on has signal.
+        assert 1 < row["draws"] < 20 and groups > 6 and len(sampled) == groups * 16
+        assert row["num_tokens"] == sum(sample["n_completion"] for sample in sampled)
+        assert row["frac_reward_zero_std"] == pytest.approx(row["discarded_groups"] / groups)
+        assert row["reward"] == pytest.approx(fmean(sample["reward"] for sample in sampled))
+        with_signal = {sample["group"] for sample in sampled if sample["advantage"]}
+        assert len(with_signal) == 6 and all(int(sample["gold"]) > 6 for sample in sampled if sample["group"] in with_signal)
+        assert len({sample["prompt_id"] for sample in sampled}) == min(groups, 12)  # no word comes again before all were there
     capped, _, _ = run(tmp_path / "capped", 2)
     assert all(row["draws"] <= 2 for row in capped)
     again, same, _ = run(tmp_path / "again", 20)

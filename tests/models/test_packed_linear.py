@@ -89,8 +89,9 @@ def test_gradients_are_the_ordinary_ones_to_rounding():
 
 
 def test_small_models_and_other_types_stay_as_they_are(monkeypatch):
-    with packed_linears(tiny_llama(dtype=torch.float64)) as _, packed_linears(tiny_llama().bfloat16()) as _:
-        pass
+    for other in (tiny_llama(dtype=torch.float64), tiny_llama().bfloat16()):
+        with packed_linears(other), onednn_linears(other):
+            assert not any("forward" in module.__dict__ for module in other.modules())
     monkeypatch.setattr(packed_linear, "WORTHWHILE_BYTES", 10**9)
     model = tiny_llama()
     with packed_linears(model):

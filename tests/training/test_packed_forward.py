@@ -179,6 +179,17 @@ def test_probabilities_are_kept_as_far_as_there_is_room_and_the_rest_computed_ag
     assert count == products + 7
 
 
+def test_kept_probabilities_go_with_the_backward_pass_and_a_second_one_gives_the_same():
+    """The graph outlives its pass wherever somebody holds the log-probabilities; up to 256 MiB must not."""
+    hidden, weight = torch.randn(50, 4, requires_grad=True), torch.randn(1000, 4)
+    logprobs, _ = chunked_logprobs(hidden, weight, torch.zeros(50, dtype=torch.long), chunk=8)
+    node = logprobs.grad_fn
+    assert len(node.kept) == 7
+    (first,) = torch.autograd.grad(logprobs.sum(), hidden, retain_graph=True)
+    assert not node.kept
+    torch.testing.assert_close(torch.autograd.grad(logprobs.sum(), hidden)[0], first)
+
+
 def test_temperature_zero_is_refused():
     with pytest.raises(ValueError, match="temperature must be > 0"):
         chunked_logprobs(torch.randn(1, 2), torch.randn(3, 2), torch.tensor([0]), temperature=0.0)

@@ -61,13 +61,16 @@ def unscaled(advantages: Sequence[float], *, ddof: int, epsilon: float) -> list[
 
 
 def rollout_std(advantages: Sequence[float], *, ddof: int, epsilon: float) -> list[float]:
-    """(A_i - mean) / (std + epsilon) over all outputs of a rollout (REINFORCE++ baseline, arXiv 2501.03262): no group weighs more for
-    being easy or hard. All zeros stay zeros."""
+    """A_i / (std + epsilon) over all outputs of a rollout (REINFORCE++ baseline, arXiv 2501.03262): no group weighs more for being easy or
+    hard.
+
+    The paper subtracts their mean first. Advantages are distances from the means of groups, so it is zero; what rounding leaves of it would
+    give outputs an advantage whose group has none.
+    """
     if len(advantages) <= ddof or not any(advantages):
         return list(advantages)
-    mean = math.fsum(advantages) / len(advantages)
-    std = math.sqrt(math.fsum((value - mean) ** 2 for value in advantages) / (len(advantages) - ddof))
-    return [(value - mean) / (std + epsilon) for value in advantages]
+    std = math.sqrt(math.fsum(value**2 for value in advantages) / (len(advantages) - ddof))
+    return [value / (std + epsilon) for value in advantages]
 
 
 SCALINGS: Mapping[str, AdvantageFn] = {"none": unscaled, "rollout_std": rollout_std}

@@ -48,10 +48,11 @@ def scale_rollout(groups: Sequence[ScoredGroup], settings: GrpoSettings) -> list
     ]
 
 
-def keep_unequal(groups: Sequence[ScoredGroup], count: int) -> list[ScoredGroup]:
-    """``count`` of the groups in their order: the first with unequal rewards, and as many of the others as it then takes."""
+def keep_unequal(groups: Sequence[ScoredGroup], count: int) -> tuple[list[ScoredGroup], list[ScoredGroup]]:
+    """``count`` of the groups, the first with unequal rewards and as many of the others as it then takes; and the rest. Both in order."""
     ranked = sorted(range(len(groups)), key=lambda i: not groups[i].has_signal)
-    return [groups[i] for i in sorted(ranked[:count])]
+    kept, rest = ([groups[i] for i in sorted(part)] for part in (ranked[:count], ranked[count:]))
+    return kept, rest
 
 
 def cut_by_question(groups: Sequence[ScoredGroup], parts: int, *, seed: int) -> list[list[ScoredGroup]]:

@@ -164,11 +164,12 @@ ALGORITHMS: Mapping[str, dict[str, Any]] = {
     "dapo": {
         "rollout": {"max_draws": 10, "max_new_tokens_from_step": {}},
         "grpo": {"aggregation": "token_mean", "clip_low": 0.2, "clip_high": 0.28, **_WITHOUT_KL},
-        "reward": {"weights": {"accuracy": 1.0, "overlong": 1.0}, "overlong_cache": 4_096},
+        # Right and wrong earn 1 and -1 there, and the slope ends at -1: here half of each, which normalised is the same.
+        "reward": {"weights": {"accuracy": 1.0, "overlong": 0.5}, "overlong_cache": 4_096},
     },
     "gspo": {"grpo": {"ratio": "sequence_mean", "clip_low": 3e-4, "clip_high": 4e-4, "mini_batches": 4, **_WITHOUT_KL}},
-    # No lower bound; the upper one is not published, 5 is what others use.
-    "cispo": {"grpo": {"surrogate": "clipped_weight", "aggregation": "token_mean", "clip_low": 1.0, "clip_high": 5.0, **_WITHOUT_KL}},
+    # No lower bound; the upper one is not published. Others take 5 as the largest weight, which is 1 + 4.
+    "cispo": {"grpo": {"surrogate": "clipped_weight", "aggregation": "token_mean", "clip_low": 1.0, "clip_high": 4.0, **_WITHOUT_KL}},
     # Its KL is part of the reward; here it stays in the loss if beta is set.
     "rloo": {"grpo": {"advantage": "leave_one_out", "aggregation": "output_sum", "surrogate": "score", "mini_batches": 1, **_WITHOUT_KL}},
     "reinforce_pp_baseline": {

@@ -11,7 +11,7 @@ was killed at any moment continues to the same bytes on a CPU.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -127,17 +127,19 @@ class GrpoTrainer:
         began = time.monotonic()
         number = self.step // settings.grpo.mini_batches
         cap = settings.rollout.cap_at(self.step)
-        groups, grading, drawn = self._draw(number, cap)
+        groups, discarded, grading, drawn = self._draw(number, cap)
         generating = time.monotonic() - began - grading
         scored = scale_rollout(groups, settings.grpo)
-        parts = cut_by_question(scored, settings.grpo.mini_batches, seed=derive_seed(settings.seed, "cut", number))
+        count = settings.grpo.mini_batches
+        parts = cut_by_question(scored, count, seed=derive_seed(settings.seed, "cut", number))
         fixed = [self._fix(part, cap, old) for part, old in zip(parts, self._old_sources, strict=True)]
         timings = {"generate": generating, "reward": grading, "score": time.monotonic() - began - generating - grading}
-        for part, packs in zip(parts, fixed, strict=True):
-            self._one_update(part, packs, {name: seconds / len(parts) for name, seconds in timings.items()}, drawn)
+        for index, (part, packs) in enumerate(zip(parts, fixed, strict=True)):
+            shares = {name: seconds / count for name, seconds in timings.items()}
+            self._one_update(part, packs, shares, drawn, discarded=discarded[index::count])
 
-    def _draw(self, number: int, cap: int) -> tuple[list[ScoredGroup], float, dict[str, float]]:
-        """The groups of a rollout, the seconds spent waiting for grades, and how many draws it took.
+    def _draw(self, number: int, cap: int) -> tuple[list[ScoredGroup], list[ScoredGroup], float, dict[str, float]]:
+        """The groups of a rollout, those that were discarded, the seconds spent waiting for grades, and how many draws it took.
 
         With several draws, groups whose outputs all earn the same make way for other questions.
         """
@@ -147,7 +149,7 @@ class GrpoTrainer:
         while missing and draws < rollout.max_draws:
             sampled, grading = sample_groups(
                 self._engine,
-                self._questions(number, draws)[:missing],
+                self._questions(number, draws, seen={scored.group.problem.id for scored in groups})[:missing],
                 environment.encode,
                 environment.grader,
                 params=params,
@@ -158,16 +160,17 @@ class GrpoTrainer:
             waited += grading
             draws += 1
             missing = rollout.prompts_per_rollout - sum(scored.has_signal for scored in groups)
-        kept = keep_unequal(groups, rollout.prompts_per_rollout)
-        counted = {"draws": float(draws), "discarded_groups": float(len(groups) - len(kept))} if rollout.max_draws > 1 else {}
-        return kept, waited, counted
+        kept, discarded = keep_unequal(groups, rollout.prompts_per_rollout)
+        counted = {"draws": float(draws), "discarded_groups": float(len(discarded))} if rollout.max_draws > 1 else {}
+        return kept, discarded, waited, counted
 
-    def _questions(self, number: int, draw: int) -> Sequence[Problem]:
+    def _questions(self, number: int, draw: int, *, seen: Container[str]) -> Sequence[Problem]:
         if self._environment.questions is not None:
             return self._environment.questions(number)
         # Further draws walk the problems in orders of their own: how many there were never shifts the first one.
         seed = derive_seed(self._settings.seed, "draw", draw) if draw else self._settings.seed
-        return questions_of_rollout(self._environment.problems, number, self._settings.rollout.prompts_per_rollout, seed=seed)
+        drawn = questions_of_rollout(self._environment.problems, number, self._settings.rollout.prompts_per_rollout, seed=seed)
+        return [problem for problem in drawn if problem.id not in seen] or drawn  # all were seen: again, then
 
     def _fix(self, groups: Sequence[ScoredGroup], cap: int, old: OldLogprobs) -> list[FixedPack]:
         settings = self._settings
@@ -182,7 +185,13 @@ class GrpoTrainer:
         )
 
     def _one_update(
-        self, groups: Sequence[ScoredGroup], packs: Sequence[FixedPack], timings: dict[str, float], drawn: Mapping[str, float]
+        self,
+        groups: Sequence[ScoredGroup],
+        packs: Sequence[FixedPack],
+        timings: dict[str, float],
+        drawn: Mapping[str, float],
+        *,
+        discarded: Sequence[ScoredGroup],
     ) -> None:
         settings, progress = self._settings, self._progress
         began = time.monotonic()
@@ -201,7 +210,8 @@ class GrpoTrainer:
         if self._reference is not None and reset is not None and self.step % reset == 0:
             self._reference.reset()
         figures = {**stats.figures, **drawn, "learning_rate": learning_rate}
-        self._report(groups, stats, figures, {**timings, "train": time.monotonic() - began})
+        # What was sampled is reported, trained on or not: figures of the kept groups alone would be of a selection.
+        self._report([*groups, *discarded], stats, figures, {**timings, "train": time.monotonic() - began})
         self._guard(groups, stats)
 
     def _report(

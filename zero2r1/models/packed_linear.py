@@ -44,6 +44,8 @@ def available() -> bool:
 
 def head_product(weight: Tensor, *, onednn: bool) -> Product:
     """The product with the weight of a head, as exact as torch's default. Takes no gradient through it."""
+    if weight.is_cuda and weight.dtype == torch.bfloat16:  # logits that are not rounded to bfloat16 once more
+        return lambda x: torch.mm(x, weight.t(), out_dtype=torch.float32)  # type: ignore[call-overload, no-any-return]
     if not (onednn and _worthwhile([weight])):
         return lambda x: F.linear(x, weight)
     return _in_chains(weight.detach(), lambda part: lambda x: _linear(x, part.contiguous(), None))
@@ -60,7 +62,8 @@ def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def _packed(weight: Tensor, bias: Tensor | None = None, *, half: bool = False) -> Product:
-    kind = torch.bfloat16 if half else weight.dtype
+    whole = weight.dtype
+    kind = torch.bfloat16 if half else whole
     packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach().to(kind).contiguous(), ROWS_HINT)
 
     def product(x: Tensor) -> Tensor:
@@ -70,7 +73,7 @@ def _packed(weight: Tensor, bias: Tensor | None = None, *, half: bool = False) -
         out = out[..., :rows, :] if padding else out
         if not half:
             return out
-        return out.to(weight.dtype) if bias is None else out + bias  # the sum is in the type of the bias
+        return out.to(whole) if bias is None else out + bias  # the sum is in the type of the bias
 
     return product
 

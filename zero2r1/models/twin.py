@@ -17,19 +17,17 @@ import torch
 from torch import Tensor, nn
 
 from zero2r1.models.adapters import effective_weight, is_adapted
-from zero2r1.models.packed_linear import whole_layers
+from zero2r1.models.packed_linear import head_product, whole_layers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
 class _HalfHead(nn.Linear):
-    """A head in bfloat16 whose logits are not rounded to bfloat16 where the device can add up in float32 and leave it at that."""
+    """A head in bfloat16 whose logits are rounded as in training."""
 
     def forward(self, input: Tensor) -> Tensor:
-        if input.is_cuda:
-            return torch.mm(input, self.weight.t(), out_dtype=torch.float32)  # type: ignore[call-overload, no-any-return]
-        return super().forward(input).float()
+        return head_product(self.weight, onednn=False)(input).float()
 
 
 class Twin:
@@ -37,19 +35,22 @@ class Twin:
 
     Args:
         source: prepared by ``use_packed_attention``; its parameters may change in place, and may not be replaced.
-        half: linear layers in bfloat16, the head among them; its logits are float32.
+        half: linear layers in bfloat16, all but the head; logits are float32.
+        half_head: with ``half``, the head too.
     """
 
-    def __init__(self, source: PreTrainedModel, *, half: bool) -> None:
+    def __init__(self, source: PreTrainedModel, *, half: bool, half_head: bool = False) -> None:
         shared = {id(tensor): tensor for tensor in (*source.parameters(), *source.buffers())}
         self.model: PreTrainedModel = copy.deepcopy(source, shared)  # structure alone
-        self._copies: list[tuple[Any, nn.Linear]] = []
+        self._source = source
+        self._copies: dict[str, nn.Linear] = {}
         head = source.get_output_embeddings()
         names = {module: name for name, module in source.named_modules()}
         for layer in whole_layers(source):
-            if half or is_adapted(layer):
-                kind = _HalfHead if half and layer is head else nn.Linear
-                self._replace(names[layer], layer, kind, torch.bfloat16 if half else effective_weight(layer).dtype)
+            halved = half and (half_head or layer is not head)
+            if halved or is_adapted(layer):
+                kind = _HalfHead if halved and layer is head else nn.Linear
+                self._replace(names[layer], layer, kind, torch.bfloat16 if halved else effective_weight(layer).dtype)
         self.model.eval()
 
     def _replace(self, name: str, layer: Any, kind: type[nn.Linear], dtype: torch.dtype) -> None:
@@ -58,12 +59,13 @@ class Twin:
             kind, layer.in_features, layer.out_features, bias=layer.bias is not None, device=weight.device, dtype=dtype
         ).requires_grad_(False)
         self.model.set_submodule(name, own)
-        self._copies.append((layer, own))
+        self._copies[name] = own
 
     def refresh(self) -> None:
         """Take over what the source's weights are at this moment, in place."""
         with torch.no_grad():
-            for layer, own in self._copies:
+            for name, own in self._copies.items():
+                layer = self._source.get_submodule(name)  # by name: adapters may have been merged and be gone
                 own.weight.copy_(effective_weight(layer))
                 if own.bias is not None:
                     own.bias.copy_(layer.bias)

@@ -28,7 +28,9 @@ def write_rl_compute(run: RunDir, stage: Stage, settings: ZeroSettings) -> Compu
         run.metrics(),
         parameters=multiplied_parameters(stage.policy),
         scoring_passes=int(grpo.beta > 0) + old.count("scored") / len(old),
-        skips_groups_without_signal=grpo.filter_zero_variance or (compute.skip_groups_without_signal and grpo.beta == 0),
+        skips_groups_without_signal=grpo.filter_zero_variance
+        or settings.rollout.max_draws > 1  # groups without signal are replaced, though counted as sampled
+        or (compute.skip_groups_without_signal and grpo.beta == 0),
     )
     return _kept(run, found)
 

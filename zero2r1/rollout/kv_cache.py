@@ -100,7 +100,8 @@ class BucketAttention:
         q = query.to(keys.dtype).reshape(rows, kv_heads, -1, width)
         k, v = keys[:rows, :, : self._positions], values[:rows, :, : self._positions]
         mask = self._mask.expand(-1, kv_heads, q.shape[2], -1)
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale).view_as(query)
+        # Not a view: kernels differ in how they lay out what they return.
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale).reshape(query.shape)
 
 
 class PrefillAttention:

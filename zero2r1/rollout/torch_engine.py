@@ -84,10 +84,10 @@ def _model_itself(model: PreTrainedModel, autocast: torch.dtype | None, *, onedn
     return _Sampled(model=model, backbone=backbone, casts=casts, ready=ready, decoder_of=ExactDecoder)
 
 
-def _twin_of(model: PreTrainedModel, autocast: torch.dtype | None, *, capture: bool) -> _Sampled:
+def _twin_of(model: PreTrainedModel, autocast: torch.dtype | None, *, capture: bool, half_head: bool) -> _Sampled:
     """Steps are padded, and captured as CUDA graphs if asked for: for a GPU."""
     half = autocast is torch.bfloat16
-    twin = Twin(model, half=half)
+    twin = Twin(model, half=half, half_head=half_head)
     return _Sampled(
         model=twin.model,
         backbone=partial(backbone_forward, twin.model),
@@ -109,7 +109,7 @@ class TorchEngine:
         autocast: e.g. ``torch.bfloat16`` to compute in; weights, cache and logits keep their own type.
         onednn: decode from weights packed for oneDNN where that is faster; see :mod:`zero2r1.models.packed_linear`. With bfloat16 on a
             CPU only products are in bfloat16 then, and the rest in float32.
-        half_head: where bfloat16 is for products alone, multiply with the head in it too.
+        half_head: with bfloat16, multiply with the head in it too.
         resident: sample from a twin of the model, by padded steps at addresses that stay; on a GPU, where steps are captured too, if
             nothing is said.
     """
@@ -132,7 +132,7 @@ class TorchEngine:
         self._version = 0
         on_gpu = self._device.type == "cuda"
         if on_gpu if resident is None else resident:
-            self._sampled = _twin_of(model, autocast, capture=on_gpu and can_be_captured(model.config))
+            self._sampled = _twin_of(model, autocast, capture=on_gpu and can_be_captured(model.config), half_head=half_head)
         else:
             self._sampled = _model_itself(model, autocast, onednn=onednn and not on_gpu, half_head=half_head)
         self._waiting: deque[Request] = deque()

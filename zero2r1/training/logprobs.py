@@ -8,6 +8,7 @@ Shapes: C completion tokens, D width, V vocabulary.
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -99,7 +100,7 @@ class _ChunkedLogprobs(torch.autograd.Function):
         outputs: list[Tensor] = []
         entropies: list[Tensor] = []
         normalisers: list[Tensor] = []
-        ctx.kept = []
+        ctx.kept = deque()
         room = KEPT_BYTES if any(ctx.needs_input_grad) else 0
         with torch.autocast(hidden.device.type, enabled=False):
             head = head_product(weight.to(dtype), onednn=onednn)
@@ -130,13 +131,12 @@ class _ChunkedLogprobs(torch.autograd.Function):
         grad = torch.zeros_like(normalisers) if grad is None else grad
         weight_in_dtype = weight.to(ctx.dtype)
         head = head_product(weight_in_dtype, onednn=ctx.onednn)
-        kept = iter(ctx.kept)
         grad_hidden = torch.empty_like(hidden)
         grad_weight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
         for first in range(0, hidden.shape[0], ctx.rows):
             chunk = slice(first, first + ctx.rows)
             rows = hidden[chunk].to(ctx.dtype)
-            p = next(kept, None)
+            p = ctx.kept.popleft() if ctx.kept else None  # the graph may live longer than it is needed, and they are large
             if p is None:
                 p = _scaled_logits(rows, head, ctx.temperature).sub_(normalisers[chunk, None]).exp_()
             # d log p(target) / d logits = onehot(target) - p

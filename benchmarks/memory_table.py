@@ -22,7 +22,7 @@ from zero2r1.pipeline.stage_plans import Planner
 
 MODELS: Mapping[str, str] = {"Qwen2.5-0.5B": "qwen2.5-0.5b", "Qwen2.5-1.5B": "qwen2.5-1.5b", "Qwen2.5-7B": "qwen2.5-7b"}
 RANK, ANSWER = 32, 2_048
-PARTS = ("weights", "gradients", "moments", "reference", "half_copy", "activations", "head", "cache", "merged")
+PARTS = ("weights", "gradients", "moments", "reference", "half_copy", "activations", "head", "cache", "twin")
 MEASURED: Mapping[int, float] = {4_096: 13.1e9 / GIB, 1_024: 6.3}
 """Tokens a micro-batch -> GiB that recipes/laptop/gsm8k.yaml took on a CPU: the whole run, and two steps of it alone."""
 
@@ -37,20 +37,20 @@ def peak_of(model: str, *, lora: bool, beta: float) -> Peak:
         "compute": {"dtype": "bfloat16", "gradient_checkpointing": True, "tokens_per_micro_batch": Rows().longest_prompt + ANSWER},
         "lora": {"rank": RANK} if lora else None,
     }  # fmt: skip
-    return planned(model, section, {"max_new_tokens": ANSWER})
+    return planned(model, section, {"max_new_tokens": ANSWER}, gpu=True)
 
 
-def planned(model: str, section: Mapping[str, Any], evaluation: Mapping[str, Any]) -> Peak:
+def planned(model: str, section: Mapping[str, Any], evaluation: Mapping[str, Any], *, gpu: bool = False) -> Peak:
     """The dry run's peak of a section of R1-Zero."""
     settings = PipelineSettings.model_validate({"model": model, "zero": section, "evaluation": evaluation})
-    peak = Planner(settings=settings, rows=Rows(), shape=KNOWN[model], student=None).plan("zero").peak
+    peak = Planner(settings=settings, rows=Rows(), shape=KNOWN[model], student=None, gpu=gpu).plan("zero").peak
     assert peak is not None
     return peak
 
 
 def gpu_rows() -> Iterator[list[str]]:
     """The head of the table and its rows."""
-    yield ["model", "trained", "beta", *(part.replace("_", " ") for part in PARTS), "peak", "at its fullest", *GPUS]
+    yield ["model", "trained", "beta", *(part.replace("_", " ") for part in PARTS), "peak", *GPUS]
     for name, model in MODELS.items():
         for lora in (False, True):
             count = KNOWN[model].adapters(RANK)
@@ -59,7 +59,7 @@ def gpu_rows() -> Iterator[list[str]]:
                 parts = [f"{size / GIB:.1f}" if (size := getattr(peak, part)) else "" for part in PARTS]
                 fits = ["yes" if peak.total <= size * GIB else "no" for size in GPUS.values()]
                 trained = f"LoRA {RANK}: {count / 1e6:.1f} M" if lora else f"all: {KNOWN[model].parameters / 1e6:,.0f} M"
-                yield [name, trained, f"{beta:g}", *parts, f"**{peak.total / GIB:.1f}**", "writes" if peak.merged else "trains", *fits]
+                yield [name, trained, f"{beta:g}", *parts, f"**{peak.total / GIB:.1f}**", *fits]
 
 
 def cpu_rows() -> Iterator[list[str]]:

@@ -146,7 +146,7 @@ def test_a_preflight_counts_what_is_trained(tmp_path: Path) -> None:
     add_lora(part, rank=4, alpha=8.0, targets=(), seed=0)
     parameters, adapters = (sum(p.numel() for p in of) for of in (whole.parameters(), adapter_parameters(part).values()))
     # Gradients, two moments and the reference of all make way for those of adapters, which are weights as well.
-    less = memory_needed(whole, settings, longest=8) - memory_needed(part, settings, longest=8)
+    less = memory_needed(whole, settings, longest=8, on_gpu=False) - memory_needed(part, settings, longest=8, on_gpu=False)
     assert less == 4 * (4 * parameters - 5 * adapters)
     stage = stage_of(untrained(tmp_path / "base"), laptop_world(seed=0, train=2, held_out=2), settings)
     trained = sum(p.numel() for p in adapter_parameters(stage.policy).values())

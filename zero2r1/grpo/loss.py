@@ -112,7 +112,7 @@ class GrpoLoss:
 
     loss: Tensor  # scalar: sum over this micro-batch; micro-batches add up to the mini-batch's loss
     ratio: Tensor  # [T]
-    clipped_low: Tensor  # [T] bool: rho < 1 - clip_low with A < 0, where the gradient is cut
+    clipped_low: Tensor  # [T] bool: rho < 1 - clip_low with A < 0, where the gradient (with clipped_weight: its weight) is cut
     clipped_high: Tensor  # [T] bool: rho > 1 + clip_high with A > 0
     kl: Tensor  # [T] k3 of policy and reference; zeros without a reference
     policy_kl: Tensor  # [T] k3 of policy and old policy

@@ -6,7 +6,7 @@ settings ─▶ files and models that are here ─▶ rows, shapes, tokenizers �
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from zero2r1.models.tiny import CONTEXT, SIZES
 from zero2r1.models.tokenizer import load_tokenizer, word_tokenizer
 from zero2r1.pipeline.config import RECIPES, BaseSettings
-from zero2r1.pipeline.estimates import ModelShape
+from zero2r1.pipeline.estimates import ModelShape, Peak
 from zero2r1.pipeline.general_requests import SETS
 from zero2r1.pipeline.materials import Materials, load_materials
 from zero2r1.pipeline.model_shapes import can_be_converted, folder_here, is_hub_name, shape_of
@@ -60,7 +60,9 @@ class DryRun:
     """``policy``, and ``student`` where there is one."""
     rows: Rows
     plans: Mapping[str, StagePlan]
-    """Of the stages that run."""
+    """Of the stages that run; memory is that of a CPU."""
+    gpu_peaks: Mapping[str, Peak]
+    """Of those of which it is known: what the same would take of a GPU."""
     left_out: Mapping[str, str]
     prompts: Mapping[str, str]
     missing: Mapping[str, str]
@@ -95,12 +97,14 @@ def dry_run(settings: PipelineSettings) -> DryRun:
     student = models["student"].shape if "student" in models else None
     planner = Planner(settings=settings, rows=rows, shape=models["policy"].shape, student=student)
     plans = {spec.name: planner.plan(spec.name) for spec in STAGES if spec.name not in left_out}
+    on_gpu = replace(planner, gpu=True)
     faults += [*too_long(settings, rows, models, plans), *adapter_faults(settings, models, plans)]
     return DryRun(
         settings=settings,
         models=models,
         rows=rows,
         plans=plans,
+        gpu_peaks={name: peak for name in plans if (peak := on_gpu.plan(name).peak) is not None},
         left_out=left_out,
         prompts=_prompts(models, asked, template, [name for name in ORDER if name in plans], faults),
         missing=missing,

@@ -18,12 +18,13 @@ GPUS: Mapping[str, float] = MappingProxyType({"24 GB": 23.6, "80 GB": 79.1, "141
 FORMULA = (
     "Weights, gradients and reference take 4 bytes a parameter, moments 8: float32 whatever the compute dtype. The half copy is 2 bytes",
     "for each weight in the layers' matrices, by autocast. The head is up to 0.6 GiB of logits and a gradient of the vocabulary's matrix.",
-    "The cache is rows x positions x (2 x layers x kv heads x head size x 4 + 20) bytes, with positions = prompt + cap and",
+    "The cache is rows x positions x (2 x layers x kv heads x head size x 4 + 20) bytes (x 2 in half on a GPU), positions = prompt + cap,",
     "rows = min(max_rows, token_budget / positions, answers). One process on one device holds all of it. Estimates: leave a few GiB.",
 )
 LORA_FORMULA = (
     "LoRA: weights in full, adapters beside them; gradients, moments and, once it was reset, the reference are theirs alone. Merged is",
-    "a copy of the layers' weights, to write the model and to sample in float32: between steps, without gradients, activations and head.",
+    "a copy of the layers' weights, to write the model and to sample in float32: between steps, without gradients, activations and head;",
+    "on a GPU it is written from the host's memory.",
 )
 
 
@@ -135,18 +136,31 @@ def _memory(looked: DryRun) -> Iterator[str]:
     if not peaks:
         return
     here = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIB
-    sizes = {f"CPU {here:.0f} GiB": here, **GPUS}
-    yield "Memory at the fullest moment of each stage, in GiB, and what it fits into (CPU: this machine's memory, all of it)"
+    cpu = {f"CPU {here:.0f} GiB": here}
+    on_gpu = {spec.title: looked.gpu_peaks[spec.name] for spec in STAGES if spec.name in looked.gpu_peaks}
+    title = "Memory at the fullest moment of each stage, in GiB, and what it fits into"
+    if on_gpu == peaks:
+        yield f"{title} (CPU: this machine's memory, all of it)"
+        yield from _peaks(peaks, {**cpu, **GPUS})
+    else:
+        yield f"{title}: on a CPU (this machine's memory, all of it)"
+        yield from _peaks(peaks, cpu)
+        yield "On a GPU, where linear layers have a copy that is sampled (twin)"
+        yield from _peaks(on_gpu, GPUS)
+    lora = LORA_FORMULA if any(plan.adapters for plan in looked.plans.values()) else ()
+    yield from (f"  {line}" for line in (*FORMULA, *lora))
+    yield from (_of_a_token(model) for model in looked.models.values() if model.shape is not None)
+
+
+def _peaks(peaks: Mapping[str, Peak], sizes: Mapping[str, float]) -> list[str]:
+    """A row a stage: the parts of its peak, and whether it fits."""
     names = [field.name for field in fields(Peak) if any(getattr(peak, field.name) for peak in peaks.values())]
     digits = 1 if max(peak.total for peak in peaks.values()) > 10 * GIB else 2
     rows = [["stage", *(name.replace("_", " ") for name in names), "peak", *sizes]]
     for title, peak in peaks.items():
         fits = ["yes" if peak.total <= size * GIB else "no" for size in sizes.values()]
         rows.append([title, *(f"{size / GIB:.{digits}f}" for size in (*(getattr(peak, name) for name in names), peak.total)), *fits])
-    yield from aligned(rows)
-    lora = LORA_FORMULA if any(plan.adapters for plan in looked.plans.values()) else ()
-    yield from (f"  {line}" for line in (*FORMULA, *lora))
-    yield from (_of_a_token(model) for model in looked.models.values() if model.shape is not None)
+    return aligned(rows)
 
 
 def _of_a_token(model: ModelHere) -> str:

@@ -105,7 +105,9 @@ class Peak:
     half_copy: int = 0
     """The weights in bfloat16 that autocast makes of the float32 ones."""
     merged: int = 0
-    """A copy of layers' weights with the adapters added, while a model is sampled or written."""
+    """A copy of layers' weights with the adapters added, while a model is sampled or written; on a GPU it is written from the host."""
+    twin: int = 0
+    """Copies of linear layers that a GPU samples from; they stay."""
     activations: int = 0
     head: int = 0
     cache: int = 0
@@ -134,9 +136,16 @@ def cached_positions(*, samples: int, longest: int, token_budget: int, max_rows:
     return positions * max(1, min(max_rows, token_budget // positions, samples))
 
 
-def cache_bytes(shape: ModelShape, positions: int) -> int:
-    """Keys and values in float32; token (8 bytes), log-probability (4) and random number (8) of every position."""
-    return positions * (2 * shape.layers * shape.kv_heads * shape.head_dim * FLOAT32 + 20)
+def cache_bytes(shape: ModelShape, positions: int, *, half: bool = False) -> int:
+    """Keys and values in float32, or in half; token (8 bytes), log-probability (4) and random number (8) of every position."""
+    return positions * (2 * shape.layers * shape.kv_heads * shape.head_dim * (BFLOAT16 if half else FLOAT32) + 20)
+
+
+def twin_bytes(shape: ModelShape, *, half: bool, half_head: bool, adapted: int) -> int:
+    """What a GPU samples from beside the weights: linear layers in bfloat16, or those with adapters in float32 (zero2r1.models.twin)."""
+    if half:
+        return BFLOAT16 * (shape.in_layers + (shape.vocabulary * shape.width if half_head else 0))
+    return FLOAT32 * adapted
 
 
 def layer_bytes(shape: ModelShape, *, tokens: int, longest: int, half: bool) -> int:
@@ -170,6 +179,7 @@ def training_peak(
     checkpointing: bool,
     reference: bool = False,
     cache: int = 0,
+    twin: int = 0,
     reward_models: int = 0,
     scalar_head: bool = False,
     adapters: int = 0,
@@ -180,7 +190,7 @@ def training_peak(
     Args:
         reference: there is a copy of what is trained. Adapters have one from the first reset on; before it the reference is the policy
             without them.
-        cache: bytes of the sampler's cache beside it.
+        cache, twin: bytes of the sampler's, beside it.
         reward_models: how many are loaded beside the policy.
         scalar_head: a reward model is what is trained.
         adapters: how many parameters of them are trained in place of the weights. The half copy is an upper bound then: autocast does
@@ -199,6 +209,7 @@ def training_peak(
         activations=activation_bytes(shape, tokens=tokens, longest=longest, half=half, checkpointing=checkpointing),
         head=0 if scalar_head else head_bytes(shape, tokens=tokens, trained=not adapters),
         cache=cache,
+        twin=twin,
     )
     return _fullest_moment(whole, offload) if offload else whole
 
@@ -231,14 +242,20 @@ def merged_peak(
     )
 
 
-def sampling_peak(shape: ModelShape, *, half: bool, cache: int, processes: int = 1, moments: bool = False, adapters: int = 0) -> Peak:
-    """Sampling alone. ``processes`` of one thread each have weights and a cache of their own; ``moments`` of a training before it stay."""
+def sampling_peak(
+    shape: ModelShape, *, half: bool, cache: int, twin: int = 0, processes: int = 1, moments: bool = False, adapters: int = 0
+) -> Peak:
+    """Sampling alone. ``processes`` of one thread each have weights and a cache of their own; ``moments`` of a training before it stay.
+
+    ``half``: autocast makes its copy of the weights, which a ``twin`` makes needless.
+    """
     weights = FLOAT32 * (shape.parameters + adapters)
     return Peak(
         weights=weights * (processes + 1 if processes > 1 else 1),
         moments=2 * FLOAT32 * (adapters or shape.parameters) if moments else 0,
-        half_copy=BFLOAT16 * shape.in_layers if half else 0,
+        half_copy=BFLOAT16 * shape.in_layers if half and not twin else 0,
         cache=cache * processes,
+        twin=twin,
     )
 
 

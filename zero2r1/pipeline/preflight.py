@@ -12,7 +12,7 @@ import torch
 
 from zero2r1.models.adapters import is_adapted
 from zero2r1.pipeline.config import ZeroSettings
-from zero2r1.pipeline.estimates import BFLOAT16, FLOAT32
+from zero2r1.pipeline.estimates import BFLOAT16, FLOAT32, HEAD_CHUNKS, RUNTIME
 from zero2r1.pipeline.stage import Stage
 from zero2r1.types import Completion, FinishReason, Problem, Reward, Segment
 
@@ -45,7 +45,7 @@ def preflight(stage: Stage, settings: ZeroSettings) -> Preflight:
     stops = [f"{i} {stage.tokenizer.convert_ids_to_tokens(i)}" for i in stage.stops]
     probes = reward_probes(stage, settings, world.train[0])
     shown = " · ".join(f"{name} {'none' if r.value is None else format(r.value, '.2f')}" for name, r in probes.items())
-    needed = memory_needed(stage.policy, settings, longest=longest)
+    needed = memory_needed(stage.policy, settings, longest=longest, on_gpu=stage.policy.device.type == "cuda")
     room = device_room(stage.policy.device)
     lines = [
         f"data      {len(world.train)} problems to train on, {len(world.held_out)} held out; the longest prompt has {longest} tokens",
@@ -195,20 +195,22 @@ def certain_memory(policy: PreTrainedModel, settings: ZeroSettings) -> int:
     return FLOAT32 * (weights + trained * (3 + stays))
 
 
-def memory_needed(policy: PreTrainedModel, settings: ZeroSettings, *, longest: int) -> int:
+def memory_needed(policy: PreTrainedModel, settings: ZeroSettings, *, longest: int, on_gpu: bool) -> int:
     """Bytes: float32 weights, gradients, two Adam moments, the reference, a micro-batch's activations, and the sampler's cache.
 
     ``longest`` is the longest prompt's number of tokens. Gradients, moments and reference are of what is trained. Adapters are merged into
-    a copy of their layers' weights while there are no activations. On a GPU, in bfloat16, linear layers have a copy to sample from, and
-    what is offloaded is not there during the pass.
+    a copy of their layers' weights while there are no activations. On a GPU there are libraries and the head's chunks as well; in bfloat16
+    a copy of linear layers that is sampled and one that autocast makes for the pass; and what is offloaded is not there during the pass.
     """
-    config = policy.config
+    model: Any = policy
+    config = model.config
     weights, trained = _parameters(policy)
-    on_gpu, offload = policy.device.type == "cuda", settings.compute.offload
+    half_on_gpu, offload = on_gpu and settings.compute.half, settings.compute.offload
     copies = 3 + (settings.grpo.beta > 0)
     if on_gpu:
         copies -= 2 * ("optimizer" in offload) + (settings.grpo.beta > 0 and "reference" in offload)
-    sampled = BFLOAT16 * weights if on_gpu and settings.compute.half else 0
+    twin = BFLOAT16 * weights if half_on_gpu else 0
+    head = HEAD_CHUNKS + FLOAT32 * model.get_output_embeddings().weight.numel()
     adapted: list[Any] = [layer for layer in policy.modules() if is_adapted(layer)]
     merged = sum(layer.in_features * layer.out_features for layer in adapted)
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
@@ -222,7 +224,12 @@ def memory_needed(policy: PreTrainedModel, settings: ZeroSettings, *, longest: i
     feed_forward = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
     # Counted on Llama: what each layer keeps of a token for the way back, or only its input when it is computed again.
     kept = config.hidden_size if settings.compute.gradient_checkpointing else 22 * config.hidden_size + 5 * feed_forward
-    cache = positions * heads * width * 2 * rollout.processes
     layers = config.num_hidden_layers
-    passing: int = FLOAT32 * (weights + trained * copies + layers * cache + max(layers * tokens * kept, merged)) + sampled
-    return max(passing, certain_memory(policy, settings) + FLOAT32 * layers * cache + sampled) if on_gpu else passing
+    cache = layers * positions * heads * width * 2 * (1 if on_gpu else rollout.processes) * (BFLOAT16 if half_on_gpu else FLOAT32)
+    activations = layers * tokens * kept
+    passing: int = FLOAT32 * (weights + trained * copies + (activations if on_gpu else max(activations, merged))) + cache
+    if not on_gpu:
+        return passing
+    # Of the pass, and of the optimizer's step: what is put away during one may be there during the other.
+    on_device: int = RUNTIME + twin + max(passing + twin + head, certain_memory(policy, settings) + cache)
+    return on_device

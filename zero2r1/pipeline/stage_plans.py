@@ -19,6 +19,7 @@ from zero2r1.pipeline.estimates import (
     merged_peak,
     sampling_peak,
     training_peak,
+    twin_bytes,
     updates_of,
     with_weights,
 )
@@ -38,7 +39,7 @@ from zero2r1.pipeline.stage_counts import (
 )
 from zero2r1.reward_models.config import RewardModelSettings
 from zero2r1.sft.config import SftSettings
-from zero2r1.training.config import LoraSettings, SamplerSettings
+from zero2r1.training.config import ComputeSettings, LoraSettings, SamplerSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +50,8 @@ class Planner:
     rows: Rows
     shape: ModelShape | None
     student: ModelShape | None
+    gpu: bool = False
+    """Memory is that of a GPU: one process, which samples from a twin of the model (zero2r1.models.twin)."""
 
     def plan(self, stage: str) -> StagePlan:
         """The plan of a stage by its name in the pipeline."""
@@ -108,8 +111,9 @@ class Planner:
         rollout, compute = section.rollout, section.compute
         longest = self.rows.longest_prompt + rollout.cap_at(section.steps)
         answers = rollout.prompts_per_rollout * rollout.group_size
-        cache = max(self.cache(shape, rollout, answers, longest), self.evaluation_cache(shape, rollout))
         half, adapters = compute.half, adapters_of(section.lora, shape)
+        cache = max(self.cache(shape, rollout, answers, longest, half=half), self.evaluation_cache(shape, rollout, half=half))
+        processes = 1 if self.gpu else rollout.processes
         training = training_peak(
             shape,
             tokens=max(longest, min(compute.tokens_per_micro_batch, answers // section.grpo.mini_batches * longest)),
@@ -117,29 +121,38 @@ class Planner:
             half=half,
             checkpointing=compute.gradient_checkpointing,
             reference=reference,
-            cache=cache * rollout.processes,
+            cache=cache * processes,
+            twin=self.twin(shape, compute, section.lora),
             reward_models=reward_models,
             adapters=adapters,
             offload=compute.offload,
         )
-        if section.lora is not None:
+        if section.lora is not None and not self.gpu:
             return fuller(training, _merged(section.lora, shape, half=half, reference=reference, cache=cache, reward_models=reward_models))
         # Processes of their own have weights of their own.
-        return training if rollout.processes == 1 else with_weights(training, rollout.processes)
+        return training if processes == 1 else with_weights(training, processes)
 
-    def cache(self, shape: ModelShape, sampler: SamplerSettings, samples: int, longest: int) -> int:
+    def twin(self, shape: ModelShape, compute: ComputeSettings, lora: LoraSettings | None) -> int:
+        """Bytes of what is sampled in place of the model, on a GPU."""
+        if not self.gpu:
+            return 0
+        adapted = 0 if lora is None else shape.adapted(lora.targets)
+        return twin_bytes(shape, half=compute.half, half_head=compute.half_head, adapted=adapted)
+
+    def cache(self, shape: ModelShape, sampler: SamplerSettings, samples: int, longest: int, *, half: bool = False) -> int:
         budget = sampler.token_budget
-        return cache_bytes(shape, cached_positions(samples=samples, longest=longest, token_budget=budget, max_rows=sampler.max_rows))
+        positions = cached_positions(samples=samples, longest=longest, token_budget=budget, max_rows=sampler.max_rows)
+        return cache_bytes(shape, positions, half=half and self.gpu)
 
-    def evaluation_cache(self, shape: ModelShape, sampler: SamplerSettings) -> int:
+    def evaluation_cache(self, shape: ModelShape, sampler: SamplerSettings, *, half: bool = False) -> int:
         samples = at_most(self.evaluated.problems, self.rows.held_out) * self.evaluated.samples
-        return self.cache(shape, sampler, samples, self.rows.longest_prompt + self.evaluation_cap)
+        return self.cache(shape, sampler, samples, self.rows.longest_prompt + self.evaluation_cap, half=half)
 
     def sampling_peak(self, settings: SampleSettings, problems: int, shape: ModelShape) -> Peak:
         """Sampling stages compute in float32."""
         samples = min(settings.chunk, problems) * settings.samples
         cache = self.cache(shape, settings, samples, self.rows.longest_prompt + settings.max_new_tokens)
-        return sampling_peak(shape, half=False, cache=cache, processes=settings.processes)
+        return sampling_peak(shape, half=False, cache=cache, processes=1 if self.gpu else settings.processes)
 
     def sft(self, settings: SftSettings, examples: int, shape: ModelShape | None, others: tuple[Activity, ...] = ()) -> StagePlan:
         """Supervised training on at most so many examples, then an evaluation with the optimizer still there."""
@@ -153,11 +166,12 @@ class Planner:
         adapters = adapters_of(settings.lora, shape)
         one = checkpoint_bytes(shape.parameters, adapters=adapters)
         sampler = self.settings.zero.rollout
-        cache = self.evaluation_cache(shape, sampler)
         half = settings.compute.half
-        processes = 1 if adapters else sampler.processes  # several sample whole models only
-        measuring = sampling_peak(shape, half=half, cache=cache, processes=processes, moments=True, adapters=adapters)
-        if settings.lora is not None:
+        cache = self.evaluation_cache(shape, sampler, half=half)
+        twin = self.twin(shape, settings.compute, settings.lora)
+        processes = 1 if adapters or self.gpu else sampler.processes  # several sample whole models only
+        measuring = sampling_peak(shape, half=half, cache=cache, twin=twin, processes=processes, moments=True, adapters=adapters)
+        if settings.lora is not None and not self.gpu:
             measuring = fuller(measuring, _merged(settings.lora, shape, half=half, cache=cache))
         training = training_peak(
             shape,
@@ -165,6 +179,7 @@ class Planner:
             longest=settings.max_length,
             half=half,
             checkpointing=settings.compute.gradient_checkpointing,
+            twin=twin,
             adapters=adapters,
             offload=settings.compute.offload,
         )
@@ -328,9 +343,8 @@ def _student_base(planner: Planner) -> StagePlan:
         return StagePlan(activities=activities)
     sampler = planner.settings.student_rl.rollout
     cache = planner.evaluation_cache(planner.student, sampler)
-    return StagePlan(
-        activities=activities, peak=sampling_peak(planner.student, half=False, cache=cache, processes=sampler.processes), disk=0
-    )
+    processes = 1 if planner.gpu else sampler.processes
+    return StagePlan(activities=activities, peak=sampling_peak(planner.student, half=False, cache=cache, processes=processes), disk=0)
 
 
 def _distillation(planner: Planner) -> StagePlan:

@@ -39,7 +39,8 @@ class ComputeSettings(Settings):
     gradient_checkpointing: bool = False
     # On a CPU. Float32 products of models of 32 MiB and more by oneDNN, in the sampler or everywhere. With "all", log-probabilities of
     # SmolLM2-135M in sampler and trainer differ by up to 7e-5, else by 4e-5; on some CPUs it is much faster (docs/results.md). With
-    # bfloat16, products alone are in bfloat16 and all else in float32, unless this is off.
+    # bfloat16, products alone are in bfloat16 and all else in float32, unless this is off. With gradient_checkpointing layers are trained
+    # by torch's own products (of "all" the head's remain), in bfloat16 by autocast, which has attention in it too.
     onednn: Literal["off", "sampler", "all"] = "sampler"
     # On a GPU: what lies in the host's memory while it is not needed. The reference comes to the device for scoring (GRPO with beta above
     # 0; with lora there is no copy to put away), the optimizer's moments for its step. Each leaves the peak and costs two copies a step.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 import torch
 
@@ -86,6 +88,17 @@ def test_gradients_are_the_ordinary_ones_to_rounding():
         gradients.append([p.grad.clone() for p in model.parameters()])
     for plain, fast in zip(*gradients, strict=True):
         torch.testing.assert_close(fast, plain, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_of_joined_weights_the_packed_copy_alone_is_kept(half):
+    """Gates and ups of tiny_llama: together [96, 32], a shape that nothing else has."""
+    model = tiny_llama()
+    with packed_linears(model, half=half):
+        gc.collect()
+        alive = [tensor for tensor in gc.get_objects() if type(tensor) is torch.Tensor and tuple(tensor.shape) == (96, 32)]
+        assert all(tensor.layout == torch._mkldnn for tensor in alive)
+        assert len(alive) == 2  # of two layers
 
 
 def test_small_models_and_other_types_stay_as_they_are(monkeypatch):

@@ -131,8 +131,8 @@ def test_the_overlong_reward_ends_at_the_cap_and_needs_one():
     segments = (Segment(token_ids=(5,) * 18_432, logprobs=(-1.0,) * 18_432),)
     long = Completion(segments=segments, text="", finish_reason="stop", seed=0, policy_version=0)
     (reward,) = world.grader(settings.reward, cap=20_480)([problem], [long])
-    # 18,432 is half of the way from 20,480 - 4,096 = 16,384 to 20,480; the answer itself is wrong
-    assert reward.components == {"accuracy": 0.0, "overlong": -0.5} and reward.value == -0.5
+    # 18,432 is half of the way from 20,480 - 4,096 = 16,384 to 20,480, at a weight of a half; the answer itself is wrong
+    assert reward.components == {"accuracy": 0.0, "overlong": -0.5} and reward.value == -0.25
 
 
 def test_sampling_from_a_part_of_the_distribution_is_refused():

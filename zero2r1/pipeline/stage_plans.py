@@ -113,7 +113,7 @@ class Planner:
         answers = rollout.prompts_per_rollout * rollout.group_size
         half, adapters = compute.half, adapters_of(section.lora, shape)
         cache = max(self.cache(shape, rollout, answers, longest, half=half), self.evaluation_cache(shape, rollout, half=half))
-        processes = 1 if self.gpu else rollout.processes
+        processes = self.processes(rollout)
         training = training_peak(
             shape,
             tokens=max(longest, min(compute.tokens_per_micro_batch, answers // section.grpo.mini_batches * longest)),
@@ -139,6 +139,10 @@ class Planner:
         adapted = 0 if lora is None else shape.adapted(lora.targets)
         return twin_bytes(shape, half=compute.half, half_head=compute.half_head, adapted=adapted)
 
+    def processes(self, sampler: SamplerSettings) -> int:
+        """How many sample: several on a CPU alone."""
+        return 1 if self.gpu else sampler.processes
+
     def cache(self, shape: ModelShape, sampler: SamplerSettings, samples: int, longest: int, *, half: bool = False) -> int:
         budget = sampler.token_budget
         positions = cached_positions(samples=samples, longest=longest, token_budget=budget, max_rows=sampler.max_rows)
@@ -152,7 +156,7 @@ class Planner:
         """Sampling stages compute in float32."""
         samples = min(settings.chunk, problems) * settings.samples
         cache = self.cache(shape, settings, samples, self.rows.longest_prompt + settings.max_new_tokens)
-        return sampling_peak(shape, half=False, cache=cache, processes=1 if self.gpu else settings.processes)
+        return sampling_peak(shape, half=False, cache=cache, processes=self.processes(settings))
 
     def sft(self, settings: SftSettings, examples: int, shape: ModelShape | None, others: tuple[Activity, ...] = ()) -> StagePlan:
         """Supervised training on at most so many examples, then an evaluation with the optimizer still there."""
@@ -169,7 +173,7 @@ class Planner:
         half = settings.compute.half
         cache = self.evaluation_cache(shape, sampler, half=half)
         twin = self.twin(shape, settings.compute, settings.lora)
-        processes = 1 if adapters or self.gpu else sampler.processes  # several sample whole models only
+        processes = 1 if adapters else self.processes(sampler)  # several sample whole models only
         measuring = sampling_peak(shape, half=half, cache=cache, twin=twin, processes=processes, moments=True, adapters=adapters)
         if settings.lora is not None and not self.gpu:
             measuring = fuller(measuring, _merged(settings.lora, shape, half=half, cache=cache))
@@ -343,8 +347,8 @@ def _student_base(planner: Planner) -> StagePlan:
         return StagePlan(activities=activities)
     sampler = planner.settings.student_rl.rollout
     cache = planner.evaluation_cache(planner.student, sampler)
-    processes = 1 if planner.gpu else sampler.processes
-    return StagePlan(activities=activities, peak=sampling_peak(planner.student, half=False, cache=cache, processes=processes), disk=0)
+    peak = sampling_peak(planner.student, half=False, cache=cache, processes=planner.processes(sampler))
+    return StagePlan(activities=activities, peak=peak, disk=0)
 
 
 def _distillation(planner: Planner) -> StagePlan:
